@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'TINY_URL', 'TINY_MD5', 'SCALES', 'Images', 'check', 'write_npz', 'read_npz', 'holdout', 'digits',
-           'fetching', 'torchvision_set', 'tiny_imagenet', 'data_root', 'load', 'batches']
+           'fetching', 'torchvision_set', 'tiny_imagenet', 'data_root', 'load', 'Batches']
 
 # %% ../nbs/00_data.ipynb #fc59dc76
 import errno, io, os, shutil, tempfile, warnings, zipfile, zlib
@@ -253,15 +253,27 @@ def load(
     def labels(y): return torch.from_numpy(y.astype(np.int64))
     return Images(str(name), nchw(a["x_train"]), labels(a["y_train"]), nchw(a["x_test"]), labels(a["y_test"]), tuple(a["classes"].tolist()))
 
-# %% ../nbs/00_data.ipynb #8aabee12
-def batches(
-    order:Tensor, # (N,) indices of the training images
-    size:int, # images a batch; the last one may be smaller
-    generator:torch.Generator=None, # shuffles; None keeps the order
-)->tuple[Tensor, ...]: # index tensors, each (size,)
-    "One epoch's batches of indices."
-    if generator is not None: order = order[torch.randperm(len(order), generator=generator).to(order.device)]
-    return order.split(size)
-
 # %% ../nbs/00_data.ipynb #38e9f3eb
 SCALES = {"unit": lambda x: x.float().div_(255), "raw": lambda x: x.float()}
+
+# %% ../nbs/00_data.ipynb #4bc27ad3
+class Batches:
+    "Images and labels batch by batch; each iteration is an epoch, in a new order if there is a generator."
+    def __init__(self,
+        x:Tensor, # (N, C, H, W) uint8, on the device where the model is
+        y:Tensor, # (N,) labels
+        size:int, # images a batch; the last one may be smaller
+        scale:str="unit", # what the model sees: a name in SCALES
+        generator:torch.Generator=None, # shuffles; None: the order of `x`
+    ):
+        self.x, self.y, self.size, self.generator = x, y, size, generator
+        self.prepare = SCALES[pick(scale, SCALES, "scale")]
+    def __len__(self): return -(-len(self.x)//self.size)
+    def __iter__(self):
+        if self.generator is None: parts = zip(self.x.split(self.size), self.y.split(self.size))
+        else:
+            order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
+            parts = ((self.x[i], self.y[i]) for i in order.split(self.size))
+        return ((self.prepare(x), y) for x, y in parts)
+    def state_dict(self): return {} if self.generator is None else {"generator": self.generator.get_state()}
+    def load_state_dict(self, state): self.generator is None or self.generator.set_state(state["generator"])
