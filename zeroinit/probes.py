@@ -92,7 +92,7 @@ def effective_rank(
 # %% ../nbs/03_probes.ipynb #16f12f9b
 def distinct(
     rows:Tensor, # (N, D) one neuron a row
-    tolerance:float=1e-5, # rows closer than this share of the longest row count as equal
+    tolerance:float=1e-6, # rows closer than this share of the longest row count as equal
 )->int: # groups of neurons
     "How many neurons differ: groups joined by chains of pairs within the tolerance."
     from scipy.sparse.csgraph import connected_components
