@@ -32,8 +32,8 @@ setup(
     extras_require={"dev": cfg["dev_requirements"].split()},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
-        # papermill loads this group before it reads its arguments: see nbs/11_command_line.ipynb
-        "papermill.io": ["zeroinit-output=zeroinit.command_line:NoHandler"],
+        # papermill loads this group before it reads its arguments: see nbs/11_papermill_output.ipynb
+        "papermill.io": ["zeroinit+nothing=zeroinit.papermill_output:Nothing"],
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],
     },
     zip_safe=False,
