@@ -158,7 +158,7 @@ def to_frame(
         about = {**r["config"], "init_args": json.dumps(r["config"]["init_args"]), "scheme": scheme_label(r["config"]["init"], r["config"]["init_args"]),
                  "seed": r["seed"], "status": r["status"], "hash": config_hash(r["config"]), **{k: r["env"][k] for k in ABOUT}}
         rows += [{**about, **epoch} for epoch in r["history"]]
-    return pd.DataFrame(rows, columns=None if rows else [f.name for f in fields(Experiment)] + ["scheme", "seed", "status", "hash", *ABOUT, "epoch", "test_acc"])
+    return pd.DataFrame(rows, columns=None if rows else [f.name for f in fields(Experiment)] + ["scheme", "seed", "status", "hash", *ABOUT, "epoch", "test_acc", "seconds"])
 
 def read(
     root:str|Path="results", # folder of results

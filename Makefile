@@ -1,0 +1,35 @@
+# `make demo` and `make test` need Python 3.10 or later and nothing else; all they install goes into .venv
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= auto
+
+.PHONY: dev demo test lab report constraints clean
+
+dev: .venv/.installed
+
+.venv/.installed: settings.ini setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "zeroinit needs Python 3.10 or later; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: dev
+	$(BIN)/zeroinit run demo --results-root demo/results
+	$(BIN)/zeroinit report --results-root demo/results --dataset digits --out demo
+	@echo "figures: demo/images"
+
+test: dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+lab: dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab nbs
+
+report: dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/zeroinit report
+
+constraints: # the newest versions that fit together, for every Python from 3.10 on
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --no-annotate --no-header --output-file constraints.txt
+
+clean:
+	rm -rf .venv .runs demo build dist *.egg-info

@@ -1,0 +1,128 @@
+"""The house as DESIGN has it: notebooks and library in step, arrows one way, cells short, tests near."""
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((TOP / "nbs").glob("*.ipynb"))
+LIBRARY = [p for p in NOTEBOOKS if p.name[0].isdigit()]
+
+# who may import whom; `basics` is the floor under all of them
+MAY_IMPORT = {
+    "basics": set(),
+    "data": set(),
+    "models": set(),
+    "inits": set(),
+    "probes": set(),
+    "training": set(),
+    "results": set(),
+    "experiments": {"data", "models", "inits", "probes", "training", "results"},
+    "sweep": {"experiments", "results", "data"},  # data: to say once, before the first run, that it is missing
+    "plots": {"results", "probes"},  # probes: the names of the statistics it draws
+    "papermill_output": set(),
+}
+NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"results", "plots"}, "index": {"results", "plots", "sweep", "inits"}}
+
+
+def cells(path, kind="code"):
+    return ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == kind]
+
+
+def imported(source, package):
+    """Modules of ours that a source imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            found |= {node.module} if node.module else {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == package:
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package + "."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith(package + ".")}
+    return found
+
+
+def changed(tree):
+    return subprocess.run(["git", "diff", "--stat"], cwd=tree, check=True, capture_output=True, text=True).stdout
+
+
+def test_notebooks_clean_library_exported_readme_in_step(tree, call):
+    for command in (["nbdev_clean"], ["nbdev_export"], [sys.executable, "-c", "from zeroinit.sweep import readme; readme()"]):
+        call(*command)
+        assert changed(tree) == "", f"{command[0]} changes what is committed"
+
+
+def test_readme_says_what_the_records_say(tree, call, tmp_path):
+    call(sys.executable, "-c", f"""
+from pathlib import Path
+from zeroinit.sweep import execute, readme
+readme(execute(Path("nbs/index.ipynb").resolve(), Path({str(tmp_path)!r})/"index.ipynb"), {str(tmp_path / "README.md")!r})""")
+    assert (tmp_path / "README.md").read_text() == (TOP / "README.md").read_text()
+
+
+def test_readme_is_short_and_its_links_lead_somewhere():
+    import re
+
+    text = (TOP / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert len(links) > 8
+    assert [link for link in links if not (TOP / link).exists()] == []
+
+
+@pytest.mark.parametrize("module", sorted(p.stem for p in (TOP / "zeroinit").glob("*.py") if p.stem not in ("__init__", "_modidx")))
+def test_arrows_point_one_way(module):
+    found = imported((TOP / "zeroinit" / f"{module}.py").read_text(), "zeroinit")
+    assert found - MAY_IMPORT[module] - {"basics"} == set()
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p not in LIBRARY], ids=lambda p: p.stem)
+def test_notebooks_keep_to_their_rooms(path):
+    may = next(v for k, v in NOTEBOOK_MAY_IMPORT.items() if path.stem.startswith(k))
+    assert imported("\n".join(cells(path)), "zeroinit") - may - {"initialize", "schemes"} == set()
+
+
+def test_table_is_whole():
+    assert {p.stem for p in (TOP / "zeroinit").glob("*.py")} - {"__init__", "_modidx"} == set(MAY_IMPORT)
+    assert {c.split()[2] for p in LIBRARY for c in cells(p)[:1]} == set(MAY_IMPORT)
+
+
+def test_import_finder_sees_all_forms():
+    source = "from zeroinit.a import x\nfrom .b import y\nfrom . import c\nimport zeroinit.d as e\ndef f():\n    from zeroinit import g\n"
+    assert imported(source, "zeroinit") == {"a", "b", "c", "d", "g"}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
+def test_cells_are_short_and_definitions_tested(path):
+    code = cells(path)
+    assert code[0].startswith("#| default_exp")
+    exported = [(i, c, [x for x in c.splitlines() if x.strip() and not x.startswith("#|")]) for i, c in enumerate(code) if c.startswith("#| export")]
+    assert [lines[0] for _, _, lines in exported if len(lines) > 30] == []
+    assert sorted(len(lines) for _, _, lines in exported)[len(exported) // 2] <= 14
+    for i, c, lines in exported:
+        public = [n.name for n in ast.parse(c).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
+        near = "\n".join(code[i + 1 : i + 4])
+        assert not public or "test_" in near or "assert" in near, f"no test within three cells of {public}"
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
+def test_public_functions_say_what_they_do(path):
+    for c in cells(path):
+        if c.startswith("#| export"):
+            for n in ast.parse(c).body:
+                if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_") and n.name not in ("main", "Nothing"):
+                    assert ast.get_docstring(n), n.name
+
+
+def test_nothing_of_this_machine_is_in_the_tree(tree):
+    """No absolute home or temporary path in notebooks, records or library."""
+    bad = []
+    for path in [*(tree / "nbs").glob("*.ipynb"), *(tree / "results").rglob("*.json"), *(tree / "zeroinit").glob("*.py")]:
+        text = path.read_text()
+        bad += [(path.name, word) for word in ("/home/", "/Users/", "/root/", str(Path.home()) + "/", str(TOP)) if word in text]
+    assert bad == []
