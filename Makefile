@@ -11,7 +11,7 @@ dev: .venv/.installed
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "zeroinit needs Python 3.10 or later; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: dev

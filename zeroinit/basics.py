@@ -59,7 +59,8 @@ def atomic(
             os.fsync(f.fileno())
         os.replace(temporary, path)
     except OSError as e:
-        raise Refused(f"could not write {path} ({e.strerror or e}); free some space or choose a folder that can be written") from e
+        why = e.strerror or e
+        raise Refused(f"could not write {path} ({why}); free some space or choose a folder that can be written") from e
     finally:
         if temporary.exists(): temporary.unlink()
     return path

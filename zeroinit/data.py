@@ -39,16 +39,19 @@ class Images:
     def std(self): return self._pixels.permute(1, 0, 2).flatten(1).std(1)/255
     @property
     def _pixels(self): return self.x_train.flatten(2).float()
-    def __repr__(self): return f"{self.name}: {len(self.x_train):,} + {len(self.x_test):,} images of {self.image_shape}, {len(self.classes)} classes"
+    def __repr__(self):
+        return f"{self.name}: {len(self.x_train):,} + {len(self.x_test):,} images of {self.image_shape}, {len(self.classes)} classes"
 
 # %% ../nbs/00_data.ipynb #4e937d13
 def _check_split(arrays, split, where):
     x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
     if x.dtype != np.uint8: raise Refused(f"{where}: x_{split} is {x.dtype}; images must be uint8, 0 to 255")
     if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[3] not in (1, 3)) or 0 in x.shape:
-        raise Refused(f"{where}: x_{split} has shape {x.shape}; it must be N x H x W, or N x H x W x C with 1 or 3 channels, none of them 0")
+        raise Refused(f"{where}: x_{split} has shape {x.shape}; it must be N x H x W, or N x H x W x C "
+                      "with 1 or 3 channels, none of them 0")
     if y.dtype.kind not in "iu": raise Refused(f"{where}: y_{split} is {y.dtype}; labels must be integers")
-    if y.shape != x.shape[:1]: raise Refused(f"{where}: y_{split} has shape {y.shape} for {len(x)} images; it must hold one label each")
+    if y.shape != x.shape[:1]:
+        raise Refused(f"{where}: y_{split} has shape {y.shape} for {len(x)} images; it must hold one label each")
 
 # %% ../nbs/00_data.ipynb #cebaf231
 def check(
@@ -59,12 +62,13 @@ def check(
     missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays)
     if missing: raise Refused(f"{where} lacks {', '.join(sorted(missing))}; it holds {', '.join(sorted(arrays)) or 'nothing'}")
     for split in ("train", "test"): _check_split(arrays, split, where)
-    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
-        raise Refused(f"{where}: training images are {arrays['x_train'].shape[1:]}, test images {arrays['x_test'].shape[1:]}; they must agree")
+    train, test = arrays["x_train"].shape[1:], arrays["x_test"].shape[1:]
+    if train != test: raise Refused(f"{where}: training images are {train}, test images {test}; they must agree")
     labels = np.unique(np.concatenate([arrays["y_train"], arrays["y_test"]]))
     classes = [str(c) for c in arrays.get("classes", range(int(labels.max()) + 1))]
     if labels.min() < 0 or labels.max() >= len(classes):
-        raise Refused(f"{where}: labels run from {labels.min()} to {labels.max()}; with {len(classes)} classes they must be 0 to {len(classes) - 1}")
+        raise Refused(f"{where}: labels run from {labels.min()} to {labels.max()}; "
+                      f"with {len(classes)} classes they must be 0 to {len(classes) - 1}")
     return {**arrays, "classes": np.array(classes)}
 
 # %% ../nbs/00_data.ipynb #bc97fead
@@ -86,7 +90,8 @@ def read_npz(
     except FileNotFoundError: raise Refused(f"there is no file {path}") from None
     except ValueError as e:
         if "pickle" not in str(e).lower() and "Object arrays" not in str(e): raise
-        raise Refused(f"{path} is no plain .npz or holds pickled Python objects, which are not read; save plain arrays with numpy.savez") from None
+        raise Refused(f"{path} is no plain .npz or holds pickled Python objects, which are not read; "
+                      "save plain arrays with numpy.savez") from None
     except (zipfile.BadZipFile, EOFError, OSError, KeyError) as e:
         raise Refused(f"{path} is damaged ({e}); delete it and make or download it again") from None
     return check(arrays, str(path))
@@ -110,9 +115,10 @@ def holdout(
         order = order[torch.sort(place, stable=True).indices]
     return order[size:], order[:size]
 
-# %% ../nbs/00_data.ipynb #a89d4c0e
+# %% ../nbs/00_data.ipynb #786e40c5
 DATASETS = {}
 
+# %% ../nbs/00_data.ipynb #a89d4c0e
 def digits(folder:Path)->dict:
     "Scikit-learn's embedded digits (UCI Optdigits), 8 x 8, grey levels 0 to 16 stretched to 0 to 255."
     from sklearn.datasets import load_digits
@@ -121,17 +127,21 @@ def digits(folder:Path)->dict:
     train, test = (i.numpy() for i in holdout(torch.from_numpy(y), 360))
     return dict(x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
 
+# %% ../nbs/00_data.ipynb #da2c8909
 DATASETS["digits"] = digits
 
 # %% ../nbs/00_data.ipynb #f7b37aeb
 def _why(e, name, folder):
     "The sentence for a download that failed with `e`."
     if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
-        return f"no room to download {name} into {folder} ({e.strerror}); free some space or choose another folder with ZEROINIT_DATA"
+        return (f"no room to download {name} into {folder} ({e.strerror}); "
+                "free some space or choose another folder with ZEROINIT_DATA")
     if "corrupted" in str(e):
-        return f"the archive of {name} is truncated or altered (its checksum does not match), so nothing of it was kept in {folder}; run again, or bring a whole one"
+        return (f"the archive of {name} is truncated or altered (its checksum does not match), "
+                f"so nothing of it was kept in {folder}; run again, or bring a whole one")
     reason = str(getattr(e, "reason", e)).strip().splitlines()[-1]
-    return f"{name} is not in {folder} (or damaged there) and could not be downloaded ({reason}); put {name}.npz there, or set ZEROINIT_DATA to a folder that has it"
+    return (f"{name} is not in {folder} (or damaged there) and could not be downloaded ({reason}); "
+            f"put {name}.npz there, or set ZEROINIT_DATA to a folder that has it")
 
 # %% ../nbs/00_data.ipynb #ec4e156c
 @contextmanager
@@ -177,18 +187,21 @@ def torchvision_set(
         dataset(fresh, download=True)
         return _decode(partial(dataset, fresh), f"the download of {name}")
 
+# %% ../nbs/00_data.ipynb #64d11741
 DATASETS["mnist"] = partial(torchvision_set, "mnist", "MNIST", "MNIST/raw/*.gz")
 DATASETS["fashion_mnist"] = partial(torchvision_set, "fashion_mnist", "FashionMNIST", "FashionMNIST/raw/*.gz")
 DATASETS["cifar10"] = partial(torchvision_set, "cifar10", "CIFAR10", "cifar-10-*.tar.gz")
 DATASETS["cifar100"] = partial(torchvision_set, "cifar100", "CIFAR100", "cifar-100-*.tar.gz")
 
-# %% ../nbs/00_data.ipynb #8ca467e3
+# %% ../nbs/00_data.ipynb #a9f283e4
 TINY_URL, TINY_MD5 = "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"
 
+# %% ../nbs/00_data.ipynb #8ca467e3
 def _pixels(z, names):
     from PIL import Image
     return np.stack([np.asarray(Image.open(io.BytesIO(z.read(n))).convert("RGB")) for n in names])
 
+# %% ../nbs/00_data.ipynb #81c82c8e
 def _read_tiny(path):
     with zipfile.ZipFile(path) as z:
         names = z.namelist()
@@ -220,6 +233,7 @@ def tiny_imagenet(
         if isinstance(e, Refused): raise
         raise Refused(f"{path} is truncated or altered ({e}); delete it and run again to download it") from None
 
+# %% ../nbs/00_data.ipynb #880d71f7
 DATASETS["tiny_imagenet"] = tiny_imagenet
 
 # %% ../nbs/00_data.ipynb #d5e99d95
@@ -251,7 +265,8 @@ def load(
     a = _arrays(str(name), root)
     def nchw(x): return torch.from_numpy(x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2).copy())
     def labels(y): return torch.from_numpy(y.astype(np.int64))
-    return Images(str(name), nchw(a["x_train"]), labels(a["y_train"]), nchw(a["x_test"]), labels(a["y_test"]), tuple(a["classes"].tolist()))
+    train, test = ((nchw(a[f"x_{s}"]), labels(a[f"y_{s}"])) for s in ("train", "test"))
+    return Images(str(name), *train, *test, tuple(a["classes"].tolist()))
 
 # %% ../nbs/00_data.ipynb #38e9f3eb
 SCALES = {"unit": lambda x: x.float().div_(255), "raw": lambda x: x.float()}

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CLEAN', 'WORKS', 'PROTOCOLS', 'MODEL_WORK', 'HOME', 'EPOCHS', 'ZERO_EPOCHS', 'RESEMBLES', 'OURS', 'KINDS', 'LEAST',
-           'RUN_PARAMETERS', 'PARAMETERS', 'SUITES', 'SCHICHO', 'SCALED', 'protocol', 'value_of', 'dataset_name',
-           'recipe', 'resolve', 'generator', 'start', 'split', 'device_of', 'batches', 'run_seed', 'run', 'Request',
-           'request', 'suite', 'demo', 'schicho_mnist', 'schicho_gradients']
+           'CHOICES', 'RUN_PARAMETERS', 'PARAMETERS', 'PLAIN', 'SUITES', 'SCHICHO', 'SCALED', 'protocol', 'value_of',
+           'dataset_name', 'recipe', 'resolve', 'generator', 'start', 'split', 'device_of', 'batches', 'run_seed',
+           'run_name', 'run', 'Request', 'request', 'suite', 'demo', 'schicho_mnist', 'schicho_gradients']
 
 # %% ../nbs/07_experiments.ipynb #e0b29982
 import hashlib, json, math, os
@@ -25,7 +25,8 @@ from .results import Experiment, environment, read_record, results_path, to_fram
 from .training import OPTIMIZERS, PRECISIONS, Recipe, checked, fit
 
 # %% ../nbs/07_experiments.ipynb #899c9def
-CLEAN = dict(scale="unit", reduction="mean", reshuffle=True, eval_mode="eval", shared_init=False, split="stratified", metric="last")
+CLEAN = dict(scale="unit", reduction="mean", reshuffle=True, eval_mode="eval", shared_init=False, split="stratified",
+             metric="last")
 WORKS = {
     "schicho2023": dict(
         both=dict(batch_size=128, lr=1e-3, optimizer="adam", augment="plain", lr_step=0, lr_gamma=1.),
@@ -70,25 +71,32 @@ def _int(v):
     if isinstance(v, bool) or not float(v).is_integer(): raise ValueError(v)
     return int(float(v))
 
+# %% ../nbs/07_experiments.ipynb #dd3814ad
 def _float(v):
     if isinstance(v, bool) or not math.isfinite(float(v)): raise ValueError(v)
     return float(v)
 
+# %% ../nbs/07_experiments.ipynb #5f497483
 def _bool(v): return {"true": True, "false": False, "1": True, "0": False}[str(v).lower()]
 
+# %% ../nbs/07_experiments.ipynb #35f5a638
 def _text(v):
     if not isinstance(v, str) or not v: raise ValueError(v)
     return v
 
+# %% ../nbs/07_experiments.ipynb #7212cab9
 def _argument(v):
     try: return _float(v)
     except ValueError: return _text(v)
 
+# %% ../nbs/07_experiments.ipynb #22bfb37a
 def _arguments(v): return {_text(k): _argument(x) for k, x in (json.loads(v) if isinstance(v, str) else v).items()} or None
 
+# %% ../nbs/07_experiments.ipynb #0b9fd959
 KINDS = {"int": (_int, "a whole number"), "float": (_float, "a finite number"), "bool": (_bool, "True or False"),
          "str": (_text, "a name"), "dict": (_arguments, "arguments as {name: value}")}
 
+# %% ../nbs/07_experiments.ipynb #50c7050d
 def value_of(
     name:str, # the parameter's, for the sentence
     v, # as a person or papermill gave it
@@ -97,11 +105,13 @@ def value_of(
     "Read one value; raise `Refused` if it is of another kind."
     read, words = KINDS[kind]
     try: return read(v)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError): raise Refused(f"{name} must be {words}, not {v!r}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise Refused(f"{name} must be {words}, not {v!r}") from None
 
-# %% ../nbs/07_experiments.ipynb #f447d75b
+# %% ../nbs/07_experiments.ipynb #9a9f01ab
 LEAST = dict(epochs=1, batch_size=1, train_size=1, probe_steps=0, lr_step=0, seed=0, seeds=1)
 
+# %% ../nbs/07_experiments.ipynb #f447d75b
 def _settings(given):
     "Values for the fields of an experiment, each of its kind and in its range; None where left open."
     kinds = {f.name: getattr(f.type, "__name__", f.type) for f in fields(Experiment)}
@@ -120,8 +130,7 @@ def dataset_name(
     if not given.endswith(".npz"): return pick(given, DATASETS, "data set (or path to an .npz)")
     path = Path(given).expanduser()
     if not path.is_file(): raise Refused(f"there is no file {path}")
-    with open(path, "rb") as f: digest = hashlib.file_digest(f, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read())
-    return f"{path.stem}-{digest.hexdigest()[:8]}"
+    return f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
 
 # %% ../nbs/07_experiments.ipynb #d1808366
 def recipe(e): # an experiment, resolved
@@ -129,6 +138,10 @@ def recipe(e): # an experiment, resolved
     return Recipe(epochs=e.epochs, lr=e.lr, optimizer=e.optimizer, lr_step=e.lr_step, lr_gamma=e.lr_gamma,
                   reduction=e.reduction, eval_mode=e.eval_mode, precision=e.precision)
 
+# %% ../nbs/07_experiments.ipynb #0c43a35e
+CHOICES = dict(augment=("plain",), scale=tuple(SCALES), split=("stratified", "unused", "whole"), metric=("last", "max"))
+
+# %% ../nbs/07_experiments.ipynb #79b85c45
 def resolve(
     **given, # settings of an `Experiment`, as a person gives them
 )->Experiment: # with a value for every setting
@@ -140,7 +153,7 @@ def resolve(
     e = Experiment(**{k: row[k] if v is None and k in row else v for k, v in told.items()})
     if e.precision == "auto": e = replace(e, precision="float32")
     checked(recipe(e))
-    for name, v, allowed in [("augment", e.augment, ("plain",)), ("scale", e.scale, SCALES), ("split", e.split, ("stratified", "unused", "whole")), ("metric", e.metric, ("last", "max"))]: pick(v, allowed, name)
+    for name, allowed in CHOICES.items(): pick(getattr(e, name), allowed, name)
     plan(build(e.model, image_shape=(3, 32, 32), classes=10), e.init, **e.init_args or {}) # refuses arguments the scheme lacks
     return e
 
@@ -179,7 +192,8 @@ def split(
     elif e.split == "unused": train, held = holdout(y, size, seed=seed, stratified=False)[0], None
     else: train, held = torch.arange(len(y)), None
     if e.train_size is not None:
-        if e.train_size > len(train): raise Refused(f"train_size is {e.train_size}, but only {len(train)} images are left to train on")
+        if e.train_size > len(train):
+            raise Refused(f"train_size is {e.train_size}, but only {len(train)} images are left to train on")
         train = train[:e.train_size] if e.split != "whole" else holdout(y, 0)[0][:e.train_size]
     return train, held
 
@@ -190,13 +204,15 @@ def _on_device(dataset, data_root, device):
     d = load(dataset, data_root)
     return replace(d, **{k: getattr(d, k).to(device) for k in ("x_train", "y_train", "x_test", "y_test")})
 
+# %% ../nbs/07_experiments.ipynb #48b1b341
 def device_of(
     name:str, # auto, cpu, cuda, cuda:1, mps
 )->torch.device:
     "The device asked for; auto takes a CUDA device if there is one."
     if name == "auto": name = "cuda" if torch.cuda.is_available() else "cpu"
     try: return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError): raise Refused(f"there is no device {name!r} here; choose auto or cpu") from None
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
+        raise Refused(f"there is no device {name!r} here; choose auto or cpu") from None
 
 # %% ../nbs/07_experiments.ipynb #8aabee12
 def batches(
@@ -232,6 +248,11 @@ def run_seed(
     checkpoint.unlink(missing_ok=True)
     return record
 
+# %% ../nbs/07_experiments.ipynb #91bbd733
+def run_name(e, seed): # an experiment, the run's seed
+    "A run in words, as 'mnist fnn zero clean seed 0'."
+    return f"{e.dataset} {e.model} {e.scheme} {e.protocol} seed {seed}"
+
 # %% ../nbs/07_experiments.ipynb #873dd72a
 def run(
     e:Experiment, # resolved
@@ -248,19 +269,20 @@ def run(
     root = writable(at_root(results_root))
     paths = [results_path(root, e, s) for s in range(seed, seed + seeds)]
     if force: [p.unlink(missing_ok=True) for p in paths]
-    device, out = device_of(device), []
-    for s, path in enumerate(paths, seed):
-        if path.exists(): out.append(read_record(path))
-        else:
-            d = _on_device(source or e.dataset, str(data_root) if data_root else os.environ.get("ZEROINIT_DATA"), device)
-            out.append(run_seed(e, s, d, path, root.parent/".runs", None if quiet else f"{e.dataset} {e.model} {e.scheme} {e.protocol} seed {s}"))
-    return out
+    device, folder = device_of(device), str(data_root) if data_root else os.environ.get("ZEROINIT_DATA")
+    def one(s, path):
+        if path.exists(): return read_record(path)
+        d = _on_device(source or e.dataset, folder, device)
+        return run_seed(e, s, d, path, root.parent/".runs", None if quiet else run_name(e, s))
+    return [one(s, path) for s, path in enumerate(paths, seed)]
+
+# %% ../nbs/07_experiments.ipynb #74fc54b9
+RUN_PARAMETERS = dict(seed="int", seeds="int", device="str", data_root="str", results_root="str", force="bool")
+PARAMETERS = ("model", "init", "init_args", "dataset", "protocol", "epochs", "batch_size", "lr", "optimizer", "augment",
+              "seed", "seeds", "train_size", "device", "precision", "probe_steps", "data_root", "results_root", "force")
+PLAIN = (type(None), bool, int, float, str, dict, list, tuple) # what a parameter's value can be
 
 # %% ../nbs/07_experiments.ipynb #1d4f508c
-RUN_PARAMETERS = dict(seed="int", seeds="int", device="str", data_root="str", results_root="str", force="bool")
-PARAMETERS = ("model", "init", "init_args", "dataset", "protocol", "epochs", "batch_size", "lr", "optimizer", "augment", "seed", "seeds",
-              "train_size", "device", "precision", "probe_steps", "data_root", "results_root", "force")
-
 @dataclass(frozen=True)
 class Request:
     "An experiment and how to run it."
@@ -268,11 +290,12 @@ class Request:
     options: dict # keyword arguments of `run`
     def run(self): return run(self.experiment, **self.options)
 
+# %% ../nbs/07_experiments.ipynb #bf62c37d
 def request(
     names:dict, # a notebook's globals(), or a dict of parameters
 )->Request:
     "Check parameters; a name that is none, or a value that makes no sense, raises `Refused`."
-    plain = {k: v for k, v in names.items() if k[0] != "_" and k not in ("In", "Out") and isinstance(v, (type(None), bool, int, float, str, dict, list, tuple))}
+    plain = {k: v for k, v in names.items() if k[0] != "_" and k not in ("In", "Out") and isinstance(v, PLAIN)}
     for k in plain: pick(k, PARAMETERS, "parameter")
     given = {k: v for k, v in plain.items() if v is not None}
     options = {k: value_of(k, given[k], kind) for k, kind in RUN_PARAMETERS.items() if k in given}
@@ -281,17 +304,20 @@ def request(
     e = resolve(**{k: v for k, v in given.items() if k not in RUN_PARAMETERS})
     return Request(e, options | ({"source": given["dataset"]} if str(given.get("dataset")).endswith(".npz") else {}))
 
-# %% ../nbs/07_experiments.ipynb #d6f449b2
+# %% ../nbs/07_experiments.ipynb #255b755d
 SUITES = {}
 
+# %% ../nbs/07_experiments.ipynb #d6f449b2
 def suite(f):
     "Register a function that returns a list of (experiment, seeds); its docstring says what it serves."
     SUITES[f.__name__.replace("_", "-")] = f
     return f
 
+# %% ../nbs/07_experiments.ipynb #17f19c1c
 SCHICHO = [dict(model="logistic", init="default"), *[dict(init=i) for i in ("default", "zero", "bias_normal", "bias_uniform")]]
 SCALED = [dict(init="bias_normal", init_args=dict(std=s)) for s in (.01, 100)]
 
+# %% ../nbs/07_experiments.ipynb #8295e8fd
 def _grid(seeds, rows, **common): return [(resolve(**{**common, **r}), range(seeds)) for r in rows]
 
 # %% ../nbs/07_experiments.ipynb #ff3eed79
@@ -300,11 +326,13 @@ def demo():
     "Weights at zero, biases random: the finding on the embedded digits."
     return _grid(5, [*SCHICHO, SCALED[1]], dataset="digits")
 
+# %% ../nbs/07_experiments.ipynb #5aef1d66
 @suite
 def schicho_mnist():
     "Schicho (2023), figures 3, 4 and 7: the fully connected network on MNIST, as published and clean."
     return [x for p in PROTOCOLS for x in _grid(5, [*SCHICHO, *SCALED], dataset="mnist", protocol=p)]
 
+# %% ../nbs/07_experiments.ipynb #41589fd0
 @suite
 def schicho_gradients():
     "Schicho (2023), figure 12: gradients of the first updates of the CIFAR-10 network; one epoch."

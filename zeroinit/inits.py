@@ -25,6 +25,7 @@ class Rule:
     text: str # for the table
     fill: Callable # fill(tensor, generator), in place
 
+# %% ../nbs/02_inits.ipynb #8d1e36c8
 ZERO = Rule("0", lambda t, g: t.zero_())
 
 # %% ../nbs/02_inits.ipynb #bef19a16
@@ -34,6 +35,7 @@ def _number(**values):
         if not isinstance(v, (int, float)) or isinstance(v, bool) or not math.isfinite(v):
             raise Refused(f"{name} must be a finite number, not {v!r}")
 
+# %% ../nbs/02_inits.ipynb #0b3707f2
 def constant(
     value:float, # of every entry
 )->Rule:
@@ -70,15 +72,17 @@ def linspace(
     _number(low=low, high=high)
     return Rule(f"{low:.4g} ... {high:.4g}", lambda t, g: t.copy_(torch.linspace(low, high, t.numel()).view_as(t)))
 
-# %% ../nbs/02_inits.ipynb #f7fe59f8
+# %% ../nbs/02_inits.ipynb #3953ac62
 SCHEMES = {}
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd) # every linear and convolution layer, transposed ones too
 
+# %% ../nbs/02_inits.ipynb #f7fe59f8
 def scheme(f):
     "Register `f(layer, **arguments) -> {'weight': Rule, 'bias': Rule}` under its own name."
     SCHEMES[f.__name__] = f
     return f
 
+# %% ../nbs/02_inits.ipynb #54ef210b
 def schemes():
     "The names of all schemes."
     return list(SCHEMES)
@@ -110,6 +114,7 @@ def bias_normal(layer, mean=0., std=1.):
     "Weights 0, biases N(mean, std²) (Schicho 2023, figures 3 to 11)."
     return dict(weight=ZERO, bias=normal(mean, std))
 
+# %% ../nbs/02_inits.ipynb #4d1a9ade
 @scheme
 def bias_uniform(layer, low=0., high=1.):
     "Weights 0, biases U[low, high) (Schicho 2023, figures 3 to 11)."
@@ -121,6 +126,7 @@ def bias_linspace(layer, low=-math.sqrt(3), high=math.sqrt(3)):
     "Weights 0, biases evenly spaced from low to high: no randomness (Schicho 2023, second repository)."
     return dict(weight=ZERO, bias=linspace(low, high))
 
+# %% ../nbs/02_inits.ipynb #6d17ad45
 @scheme
 def bias_fan_in(layer, scale=1.):
     "Weights 0, biases N(0, scale²/fan_in) (Schicho 2023, second repository)."
@@ -178,10 +184,12 @@ def plan(
 # %% ../nbs/02_inits.ipynb #da5a25b0
 def _describe(name, p, rule):
     "One row of the table of `initialize`."
-    t = p.detach().double()
-    stats = [float("nan")]*5 if t.is_meta or not t.numel() else [x.item() for x in (t.mean(), t.std(correction=0), t.min(), t.max(), (t == 0).double().mean())]
-    return dict(parameter=name, shape=tuple(p.shape), rule=rule, **dict(zip(("mean", "std", "min", "max", "zero_share"), stats)))
+    t, row = p.detach().double(), dict(parameter=name, shape=tuple(p.shape), rule=rule)
+    if t.is_meta or not t.numel(): return row
+    stats = dict(mean=t.mean(), std=t.std(correction=0), min=t.min(), max=t.max(), zero_share=(t == 0).double().mean())
+    return row | {k: v.item() for k, v in stats.items()}
 
+# %% ../nbs/02_inits.ipynb #a8591dc8
 @torch.no_grad()
 def initialize(
     model:nn.Module, # any; edited in place

@@ -14,9 +14,10 @@ import torch.nn as nn
 
 from .basics import Refused, pick
 
-# %% ../nbs/01_models.ipynb #d3ec2980
+# %% ../nbs/01_models.ipynb #e1dfc096
 MODELS = {}
 
+# %% ../nbs/01_models.ipynb #d3ec2980
 def model(f):
     "Register `f(*, image_shape, classes)` under its own name."
     MODELS[f.__name__] = f
@@ -49,6 +50,7 @@ def _hidden(image_shape):
     C, H, W = image_shape
     return (512, 256, 128) if C == 3 else (500,) if H*W > 64 else (128, 64)
 
+# %% ../nbs/01_models.ipynb #fed9179a
 @model
 def fnn(
     *, image_shape:tuple, # (C, H, W)

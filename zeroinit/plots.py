@@ -19,13 +19,15 @@ from matplotlib.colors import LogNorm
 from .basics import Refused, at_root, atomic
 from .results import half_width, published, scheme_label, to_frame
 
-# %% ../nbs/10_plots.ipynb #aee24cee
+# %% ../nbs/10_plots.ipynb #15323cb8
 _PALETTE = sns.color_palette("colorblind").as_hex()
 COLORS = {"logistic": "#000000", "default": _PALETTE[0], "bias_normal": _PALETTE[1], "bias_uniform": _PALETTE[2],
           "zero": _PALETTE[3], "bias_normal(std=0.01)": _PALETTE[4], "bias_normal(std=100)": _PALETTE[5]}
-NAMES = {"logistic": "linear baseline", "default": "default", "zero": "weights 0, biases 0", "bias_normal": "weights 0, biases N(0, 1)",
-         "bias_uniform": "weights 0, biases U[0, 1)", "bias_normal(std=0.01)": "weights 0, biases × 0.01", "bias_normal(std=100)": "weights 0, biases × 100"}
+NAMES = {"logistic": "linear baseline", "default": "default", "zero": "weights 0, biases 0",
+         "bias_normal": "weights 0, biases N(0, 1)", "bias_uniform": "weights 0, biases U[0, 1)",
+         "bias_normal(std=0.01)": "weights 0, biases × 0.01", "bias_normal(std=100)": "weights 0, biases × 100"}
 
+# %% ../nbs/10_plots.ipynb #aee24cee
 def line_of(
     model:str, # a model's name
     scheme:str, # a scheme's label
@@ -34,6 +36,7 @@ def line_of(
     key = "logistic" if model == "logistic" else scheme
     return key, NAMES.get(key, key)
 
+# %% ../nbs/10_plots.ipynb #5f187281
 def color_of(key): # a scheme's label
     "The colour of a scheme; a scheme without one of its own gets one by its name."
     return COLORS.get(key, _PALETTE[sum(map(ord, key)) % len(_PALETTE)])
@@ -56,14 +59,14 @@ def caption(
     missing=(), # schemes that were asked for and have no runs
 )->str:
     "n, device and versions behind a figure, and what is wrong with them, if anything."
-    n = sorted(frame.groupby(["hash"]).seed.nunique().unique())
     runs = frame.drop_duplicates(["hash", "seed"])
-    commits = runs.git.map(lambda g: str(g)[:7]).unique()
-    parts = [f"n = {' to '.join(str(k) for k in ([n[0], n[-1]] if len(n) > 1 else n))} seeds", covers, f"{', '.join(runs.device.unique())}, torch {', '.join(runs.torch.unique())}",
-             f"code {', '.join(commits[:3])}{f' and {len(commits) - 3} more' if len(commits) > 3 else ''}"]
-    if runs.dirty.any(): parts.append(f"{int(runs.dirty.sum())} of {len(runs)} runs with uncommitted code")
-    if (runs.status == "diverged").any(): parts.append(f"{int((runs.status == 'diverged').sum())} diverged")
-    if missing: parts.append(f"no runs of {', '.join(missing)}")
+    n, commits = runs.groupby("hash").size(), list(runs.git.map(lambda g: str(g)[:7]).unique())
+    dirty, diverged = int(runs.dirty.fillna(False).sum()), int((runs.status == "diverged").sum())
+    parts = [f"n = {n.min()} seeds" if n.min() == n.max() else f"n = {n.min()} to {n.max()} seeds", covers,
+             f"{', '.join(runs.device.unique())}, torch {', '.join(runs.torch.unique())}",
+             f"code {', '.join(commits[:3])}" + (f" and {len(commits) - 3} more" if len(commits) > 3 else ""),
+             f"{dirty} of {len(runs)} runs with uncommitted code" if dirty else "", f"{diverged} diverged" if diverged else "",
+             f"no runs of {', '.join(missing)}" if missing else ""]
     return "; ".join(p for p in parts if p)
 
 # %% ../nbs/10_plots.ipynb #a3d8d954
@@ -71,6 +74,7 @@ def _sign(fig, text):
     "The caption, in small print below the figure."
     fig.supxlabel("\n".join(textwrap.wrap(text, int(16*fig.get_figwidth()))), fontsize=7, color="0.4")
 
+# %% ../nbs/10_plots.ipynb #ce231351
 def save(
     fig, # matplotlib figure
     name:str, # file name without its ending
@@ -91,16 +95,19 @@ def bands(
 
 # %% ../nbs/10_plots.ipynb #b8d7df3c
 def _curve(ax, runs, key, label):
-    b, color = bands(runs), color_of(key)
-    ax.plot(b.index, b["mean"], color=color, ls="--" if key == "logistic" else "-", lw=2, label=f"{label}: {b['mean'].iloc[-1]:.3f}", zorder=3)
+    b, color, dashes = bands(runs), color_of(key), "--" if key == "logistic" else "-"
+    ax.plot(b.index, b["mean"], color=color, ls=dashes, lw=2, label=f"{label}: {b['mean'].iloc[-1]:.3f}", zorder=3)
     ax.fill_between(b.index, b["mean"] - b.half, b["mean"] + b.half, color=color, alpha=.25, lw=0)
     ax.scatter(runs.epoch, runs.test_acc, s=5, color=color, alpha=.35, lw=0)
 
-def _mark(ax, table, key):
+# %% ../nbs/10_plots.ipynb #04497ced
+def _mark(ax, table, key, shift=0.):
     for r in table.itertuples():
-        ax.errorbar(r.epochs, r.value, r.half_width, fmt="D", ms=6, color=color_of(key), mec="black", ecolor="black", capsize=3, zorder=5)
+        ax.errorbar(r.epochs + shift, r.value, r.half_width, fmt="D", ms=5, color=color_of(key), mec="black", ecolor="black",
+                    capsize=3, zorder=5)
     return len(table)
 
+# %% ../nbs/10_plots.ipynb #3a0a687b
 def _published_for(dataset, model, scheme):
     p = published()
     return p[(p.work == "schicho2023") & (p.dataset == dataset) & (p.model == model) & (p.scheme == scheme)]
@@ -123,6 +130,7 @@ def accuracy(
     title:str="", # what is shown
     suite:str="demo", # the suite that makes the runs
     ylim=None, # limits of the accuracy axis
+    chance:float=.1, # accuracy of guessing, drawn where a curve comes near it
 ): # matplotlib figure
     "Test accuracy after each epoch, scheme by scheme, with the published values."
     protocols = [p for p in ("published", "clean") if (frame.protocol == p).any()]
@@ -131,14 +139,15 @@ def accuracy(
     for ax, p in zip(axes, protocols or [""]):
         groups, gaps = wanted(frame[frame.protocol == p], schemes, f"`zeroinit run {suite}`")
         missing |= set(gaps)
-        for model, scheme, key, runs in groups:
+        for i, (model, scheme, key, runs) in enumerate(groups, 1):
             _curve(ax, runs, key, line_of(model, scheme)[1])
-            if p == "published": marks += _mark(ax, _published_for(runs.dataset.iloc[0], model, scheme), key)
-        ax.axhline(1/10, color="0.6", lw=1, ls=":")
+            if p == "published": marks += _mark(ax, _published_for(runs.dataset.iloc[0], model, scheme), key, .15*i)
+        if min(g[3].test_acc.min() for g in groups) < 2*chance: ax.axhline(chance, color="0.6", lw=1, ls=":")
         ax.set(xlabel="epoch", ylabel="test accuracy", ylim=ylim, title=f"{p} protocol")
         ax.legend(fontsize=8, loc="best", framealpha=.9)
     fig.suptitle(title, fontsize=13)
-    _sign(fig, caption(frame, "band: 95 % t interval over seeds" + ("; diamond: published, read off the plot" if marks else ""), sorted(missing)))
+    covers = "band: 95 % t interval over seeds" + ("; diamond: published, read off the plot" if marks else "")
+    _sign(fig, caption(frame, covers, sorted(missing)))
     return fig
 
 # %% ../nbs/10_plots.ipynb #8355c359
@@ -147,15 +156,18 @@ def gradient_frame(
 ): # pandas frame: scheme, layer, depth (0: input), update, and the mean over seeds of each statistic
     "The gradients probe of many runs as one tidy frame."
     from zeroinit.probes import STATISTICS
-    rows = [dict(zip(STATISTICS, row), scheme=scheme_label(r["config"]["init"], r["config"]["init_args"]), layer=layer, depth=depth, update=k, seed=r["seed"])
-            for r in records for depth, (layer, updates) in enumerate(r["probes"]["gradients"]["weights"].items()) for k, row in enumerate(updates, 1)]
+    rows = []
+    for r in records:
+        scheme = scheme_label(r["config"]["init"], r["config"]["init_args"])
+        for depth, (layer, updates) in enumerate(r["probes"]["gradients"]["weights"].items()):
+            rows += [dict(zip(STATISTICS, row), scheme=scheme, depth=depth, layer=layer, update=k) for k, row in enumerate(updates, 1)]
     if not rows: raise Refused("there are no records with gradients for this figure; `zeroinit run schicho-gradients` makes them")
     return pd.DataFrame(rows).groupby(["scheme", "depth", "layer", "update"], as_index=False)[list(STATISTICS)].mean()
 def _about_gradients(records, covers):
     frame = to_frame(records)
     first = frame.iloc[0]
-    summed = "loss summed over the batch" if (frame.reduction == "sum").all() else ""
-    return caption(frame, "; ".join(x for x in (f"{first.model} on {first.dataset}, {first.protocol} protocol", covers, summed) if x))
+    summed = "; loss summed over the batch" if (frame.reduction == "sum").all() else ""
+    return caption(frame, f"{first.model} on {first.dataset}, {first.protocol} protocol; {covers}{summed}")
 
 # %% ../nbs/10_plots.ipynb #370276b0
 def _boxes(ax, g, updates):
@@ -165,11 +177,14 @@ def _boxes(ax, g, updates):
     for i, layer in enumerate(layers):
         rows = g[(g.layer == layer) & (g["update"] <= updates)]
         stats = [dict(med=r.q50, q1=r.q25, q3=r.q75, whislo=r.q05, whishi=r.q95, fliers=[]) for r in rows.itertuples()]
-        ax.bxp(stats, positions=rows["update"] + (i - (len(layers) - 1)/2)*step, widths=step*.85, showfliers=False, patch_artist=True, manage_ticks=False,
-               boxprops=dict(facecolor=colors[i], lw=.6), medianprops=dict(color="black", lw=.8), whiskerprops=dict(lw=.6), capprops=dict(lw=.6))
+        thin = dict(lw=.6)
+        ax.bxp(stats, positions=rows["update"] + (i - (len(layers) - 1)/2)*step, widths=step*.85, showfliers=False, patch_artist=True,
+               manage_ticks=False, boxprops=dict(facecolor=colors[i], **thin), medianprops=dict(color="black", lw=.8),
+               whiskerprops=thin, capprops=thin)
         ax.plot([], [], "s", color=colors[i], label=layer)
     ax.set(xticks=range(1, updates + 1), xlabel="update")
 
+# %% ../nbs/10_plots.ipynb #ea2869ae
 def gradient_boxes(
     records, # of `results.records`, one model and data set
     schemes=("default", "bias_normal"), # a panel each
@@ -200,10 +215,11 @@ def wave(
     g = g.assign(size=g[["min", "max"]].abs().max(axis=1))[g["update"] <= updates]
     positive = g["size"][g["size"] > 0]
     for ax, scheme in zip(axes, schemes):
-        table = g[g.scheme == scheme].pivot_table(index=["depth", "layer"], columns="update", values="size").sort_index(ascending=False)
+        table = g[g.scheme == scheme].pivot_table(index=["depth", "layer"], columns="update", values="size")
+        table = table.sort_index(ascending=False)
         ax.set_facecolor("0.8")
-        sns.heatmap(table, mask=table == 0, ax=ax, cmap="viridis", norm=LogNorm(positive.min(), positive.max()), cbar=ax is axes[-1], linewidths=.5,
-                    yticklabels=table.index.get_level_values("layer"), cbar_kws=dict(label="largest gradient"))
+        sns.heatmap(table, mask=table == 0, ax=ax, cmap="viridis", norm=LogNorm(positive.min(), positive.max()), linewidths=.5,
+                    yticklabels=table.index.get_level_values("layer"), cbar=ax is axes[-1], cbar_kws=dict(label="largest gradient"))
         ax.grid(False)
         ax.set(title=NAMES.get(scheme, scheme), ylabel="layer (output on top)", xlabel="update")
     _sign(fig, _about_gradients(records, "colour: mean over seeds; grey: exactly zero in every seed"))
@@ -217,7 +233,8 @@ def history(
     fig, (ax,) = panels(1)
     splits = [c for c in ("train_acc", "val_acc", "test_acc") if c in frame and frame[c].notna().any()]
     for color, split in zip(_PALETTE, splits):
-        for i, (_, run) in enumerate(frame.groupby("seed")): ax.plot(run.epoch, run[split], ".-", color=color, label=split.removesuffix("_acc") if i == 0 else None)
+        for i, (_, run) in enumerate(frame.groupby("seed")):
+            ax.plot(run.epoch, run[split], ".-", color=color, label=split.removesuffix("_acc") if i == 0 else None)
     first = frame.iloc[0]
     ax.set(xlabel="epoch", ylabel="accuracy", title=f"{first.model} on {first.dataset}, {first.scheme}, {first.protocol}")
     ax.legend()

@@ -27,9 +27,10 @@ def weights(
     "The weights of a model's layers; vectors (biases, norms) are left out."
     return {n.removesuffix(".weight"): p for n, p in model.named_parameters() if p.ndim > 1}
 
-# %% ../nbs/03_probes.ipynb #19745539
+# %% ../nbs/03_probes.ipynb #d1c7b966
 STATISTICS = ("q05", "q25", "q50", "q75", "q95", "min", "max", "zero_share")
 
+# %% ../nbs/03_probes.ipynb #19745539
 def describe(
     g:Tensor, # any shape; None: no gradient at all, which counts as zeros
 )->list: # the STATISTICS of its entries, six significant digits; None where not finite
@@ -116,6 +117,7 @@ class Symmetry(Probe):
             rows = w.flatten(1) if bias is None or len(bias) != len(w) else torch.cat([w.flatten(1), bias[:, None]], 1)
             if not rows.isfinite().all(): continue # a diverged layer has no rank
             untouched = (w == self.start.get(f"{layer}.weight", self.start.get(layer))).double().mean().item()
-            yield dict(layer=layer, rank=float(f"{effective_rank(w):.6g}"), distinct=distinct(rows), neurons=len(w), untouched=untouched)
+            rank = float(f"{effective_rank(w):.6g}")
+            yield dict(layer=layer, rank=rank, distinct=distinct(rows), neurons=len(w), untouched=untouched)
     def state(self): return dict(rows=self.rows)
     def load(self, state): self.rows = state["rows"]

@@ -54,9 +54,11 @@ def scheme_label(
     args:dict=None, # its arguments
 )->str: # as bias_normal(std=100)
     "A scheme with its arguments, in one word."
-    inner = ", ".join(f"{k}={v:g}" if isinstance(v, (int, float)) and not isinstance(v, bool) else f"{k}={v}" for k, v in sorted((args or {}).items()))
+    def word(v): return f"{v:g}" if isinstance(v, (int, float)) and not isinstance(v, bool) else str(v)
+    inner = ", ".join(f"{k}={word(v)}" for k, v in sorted((args or {}).items()))
     return f"{init}({inner})" if inner else init
 
+# %% ../nbs/06_results.ipynb #377aa29c
 def config_hash(
     config:dict, # an experiment's settings
 )->str: # 8 hexadecimal digits
@@ -79,9 +81,11 @@ def results_path(
 def _git(*args):
     "A git command's answer about the folder this code is in, or None outside a checkout."
     folder = Path(__file__).parent if "__file__" in globals() else Path.cwd()
-    try: return subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    command = ["git", "-C", str(folder), *args]
+    try: return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError): return None
 
+# %% ../nbs/06_results.ipynb #3f55d83a
 def cpu_name(): # as the system calls it
     "The processor's name."
     try: return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1].strip()
@@ -95,23 +99,27 @@ def environment(
     import torch, zeroinit
     from importlib.metadata import version
     own = (_git("ls-files", "--error-unmatch", "results.py") or "") != "" # a wheel inside someone else's checkout has no commit
-    return dict(python=platform.python_version(), torch=torch.__version__, torchvision=version("torchvision"), numpy=np.__version__,
-                zeroinit=zeroinit.__version__, platform=platform.platform(terse=True),
-                device=torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else cpu_name(),
-                device_type=torch.device(device).type, cpu_capability=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
-                git=_git("rev-parse", "HEAD") if own else None, dirty=bool(_git("status", "--porcelain", "--", ".")) if own else None)
+    kind = torch.device(device).type
+    return dict(
+        python=platform.python_version(), torch=torch.__version__, torchvision=version("torchvision"), numpy=np.__version__,
+        zeroinit=zeroinit.__version__, platform=platform.platform(terse=True), device_type=kind,
+        device=torch.cuda.get_device_name(device) if kind == "cuda" else cpu_name(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
+        git=_git("rev-parse", "HEAD") if own else None,
+        dirty=bool(_git("status", "--porcelain", "--", ".")) if own else None)
+
+# %% ../nbs/06_results.ipynb #c9963da6
+KEYS = ("config", "seed", "status", "history", "probes", "env", "wall_s")
 
 # %% ../nbs/06_results.ipynb #42b3fd3b
-KEYS = {"config", "seed", "status", "history", "probes", "env", "wall_s"}
-
 def write_record(
     path:Path, # see `results_path`
     record:dict, # KEYS
 )->Path: # `path`
     "Write a record whole or not at all, as strict JSON."
-    if set(record) != KEYS: raise ValueError(f"a record has {sorted(KEYS)}, not {sorted(record)}")
+    if set(record) != set(KEYS): raise ValueError(f"a record has {sorted(KEYS)}, not {sorted(record)}")
     text = json.dumps(record, allow_nan=False, separators=(",", ":"))
-    for key in ("config", "seed", "status", "history", "probes", "env", "wall_s"): text = text.replace(f'"{key}":', f'\n"{key}":', 1)
+    for key in KEYS: text = text.replace(f'"{key}":', f'\n"{key}":', 1)
     return atomic(path, lambda f: f.write((text + "\n").replace('{"epoch"', '\n {"epoch"').encode()))
 
 # %% ../nbs/06_results.ipynb #2b530dba
@@ -121,7 +129,7 @@ def read_record(
     "Read a record; raise `Refused`, naming the file, if it is not what was written: cut, edited, or in another run's place."
     try:
         record = json.loads(Path(path).read_text())
-        missing = KEYS - set(record)
+        missing = set(KEYS) - set(record)
         if missing: raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if record["status"] not in ("done", "diverged"): raise ValueError(f"its status is {record['status']!r}")
         name = f"{config_hash(record['config'])}/seed{record['seed']}.json"
@@ -145,9 +153,10 @@ def records(
         if all(record["config"].get(k) == v for k, v in settings.items()): found.append(record)
     return found
 
-# %% ../nbs/06_results.ipynb #1e158cc7
+# %% ../nbs/06_results.ipynb #3cf41531
 ABOUT = ("device", "torch", "git", "dirty") # of the environment
 
+# %% ../nbs/06_results.ipynb #1e158cc7
 def to_frame(
     records:list, # of dicts
 ): # pandas frame: the settings, scheme, seed, status, hash, ABOUT, and a row for each epoch
@@ -155,11 +164,15 @@ def to_frame(
     import pandas as pd
     rows = []
     for r in records:
-        about = {**r["config"], "init_args": json.dumps(r["config"]["init_args"]), "scheme": scheme_label(r["config"]["init"], r["config"]["init_args"]),
-                 "seed": r["seed"], "status": r["status"], "hash": config_hash(r["config"]), **{k: r["env"][k] for k in ABOUT}}
+        c = r["config"]
+        about = {**c, "init_args": json.dumps(c["init_args"]), "scheme": scheme_label(c["init"], c["init_args"]), "seed": r["seed"],
+                 "status": r["status"], "hash": config_hash(c), **{k: r["env"][k] for k in ABOUT}}
         rows += [{**about, **epoch} for epoch in r["history"]]
-    return pd.DataFrame(rows, columns=None if rows else [f.name for f in fields(Experiment)] + ["scheme", "seed", "status", "hash", *ABOUT, "epoch", "test_acc", "seconds"])
+    if rows: return pd.DataFrame(rows)
+    told = [f.name for f in fields(Experiment)] + ["scheme", "seed", "status", "hash", *ABOUT]
+    return pd.DataFrame(columns=told + ["epoch", "test_acc", "seconds"])
 
+# %% ../nbs/06_results.ipynb #dd8c883f
 def read(
     root:str|Path="results", # folder of results
     **settings, # only experiments with these
@@ -195,7 +208,7 @@ def summary(
 ): # pandas frame: `by`, then mean, half_width, n, diverged, s_per_epoch
     "Mean score over seeds with its 95 % interval; diverged runs count with what they reached, and are counted."
     runs = scores(frame)
-    return runs.groupby(list(by), sort=False).agg(
+    return runs.groupby(list(by)).agg(
         mean=("score", "mean"), half_width=("score", half_width), n=("score", "size"),
         diverged=("status", lambda s: int((s == "diverged").sum())), s_per_epoch=("seconds", "median")).reset_index()
 

@@ -19,8 +19,8 @@ def jobs_of(
     only:str="", # regular expression that a run's name must contain
 )->list: # (name, experiment, seed), one for each run
     "The runs of a suite, named as 'mnist fnn zero clean seed 0'."
-    from zeroinit.experiments import SUITES
-    runs = [(f"{e.dataset} {e.model} {e.scheme} {e.protocol} seed {s}", e, s) for e, seeds in SUITES[pick(suite, SUITES, "suite")]() for s in seeds]
+    from zeroinit.experiments import SUITES, run_name
+    runs = [(run_name(e, s), e, s) for e, seeds in SUITES[pick(suite, SUITES, "suite")]() for s in seeds]
     try: kept = [r for r in runs if re.search(only, r[0])]
     except re.error as e: raise Refused(f"--only {only!r} is no regular expression ({e})") from None
     if not kept: raise Refused(f"no run of {suite} matches {only!r}; they are named as {runs[0][0]!r}")
@@ -31,14 +31,14 @@ def plan(
     suite:str, # a suite's name
     results_root:str="results", # folder of records
     only:str="", # see `jobs_of`
-): # pandas frame: dataset, model, scheme, protocol, epochs, seeds, done, minutes (left to run, one at a time; NaN: not measured yet)
+): # pandas frame: dataset, model, scheme, protocol, epochs, seeds, done, minutes left (NaN: not measured yet)
     "What a suite holds, what of it is done, and how long the rest takes, by the epochs measured so far."
     import pandas as pd
     from zeroinit.results import read, results_path, scores
     known = read(results_root)
     speed = known.groupby(["dataset", "model"]).seconds.median().to_dict() if len(known) else {}
-    rows = pd.DataFrame([dict(dataset=e.dataset, model=e.model, scheme=e.scheme, protocol=e.protocol, epochs=e.epochs, seeds=1, hash=e.hash,
-                              done=int(results_path(results_root, e, s).exists())) for _, e, s in jobs_of(suite, only)])
+    rows = pd.DataFrame([dict(dataset=e.dataset, model=e.model, scheme=e.scheme, protocol=e.protocol, epochs=e.epochs, hash=e.hash,
+                              seeds=1, done=int(results_path(results_root, e, s).exists())) for _, e, s in jobs_of(suite, only)])
     table = rows.groupby([c for c in rows if c not in ("seeds", "done")], sort=False, as_index=False)[["seeds", "done"]].sum()
     seconds = [speed.get((r.dataset, r.model), float("nan")) for r in table.itertuples()]
     return table.assign(minutes=(table.seeds - table.done)*table.epochs*seconds/60).drop(columns="hash")
@@ -48,6 +48,7 @@ def _begin(threads):
     import torch
     torch.set_num_threads(threads)
 
+# %% ../nbs/08_sweep.ipynb #ec1922f7
 def _work(e, seed, options):
     "One run in a worker; what goes wrong comes back as text, so that the other runs go on."
     from zeroinit.experiments import run
@@ -56,6 +57,7 @@ def _work(e, seed, options):
     last = r["history"][-1]["test_acc"]
     return f"{r['status']}, test accuracy {last:.4f}", r["wall_s"]
 
+# %% ../nbs/08_sweep.ipynb #3f761c9b
 def workers(jobs=None): # None: as many as the machine carries
     "How many runs at a time."
     import torch
@@ -87,7 +89,8 @@ def run_suite(
                 failed += text.startswith("failed")
                 print(f"{i}/{len(todo)} {futures[f]}: {text} ({seconds:.1f} s)", flush=True)
         except BaseException: pool.shutdown(wait=False, cancel_futures=True); raise
-    print(f"{suite}: {len(todo) - failed} runs in {time.perf_counter() - start:.0f} s, {n} at a time" + (f", {failed} failed" if failed else ""))
+    wall = time.perf_counter() - start
+    print(f"{suite}: {len(todo) - failed} runs in {wall:.0f} s, {n} at a time" + (f", {failed} failed" if failed else ""))
     return failed
 
 # %% ../nbs/08_sweep.ipynb #c9151107
@@ -95,7 +98,7 @@ def readme(
     notebook:str|Path="nbs/index.ipynb", # executed
     path:str|Path="README.md", # the file to make
 )->Path: # `path`
-    "Turn the index notebook, outputs as they are, into a README: hidden cells out, code of `echo: false` cells out, pictures from images/."
+    "Turn the index notebook, outputs as they are, into a README without its hidden cells and the code of `echo: false` cells."
     import nbformat
     from nbconvert import MarkdownExporter
     nb = nbformat.read(at_root(notebook), as_version=4)
@@ -119,7 +122,8 @@ def execute(
     import logging, papermill
     logging.getLogger("papermill").setLevel(logging.ERROR)
     out.parent.mkdir(parents=True, exist_ok=True)
-    try: papermill.execute_notebook(str(notebook), str(out), parameters or {}, cwd=str(notebook.parent), progress_bar=False, kernel_name="python3")
+    told = dict(cwd=str(notebook.parent), progress_bar=False, kernel_name="python3")
+    try: papermill.execute_notebook(str(notebook), str(out), parameters or {}, **told)
     except papermill.PapermillExecutionError as e: raise Refused(f"{notebook.name} stopped: {e.ename}: {e.evalue}") from None
     return out
 
@@ -159,15 +163,19 @@ def _list(a):
     from zeroinit.experiments import SUITES
     for name, f in SUITES.items(): print(f"{name:20} {sum(len(s) for _, s in f()):4} runs  {f.__doc__}")
 
+# %% ../nbs/08_sweep.ipynb #e6edcc2c
 def _plan(a):
     t = plan(a.suite, a.results_root, a.only)
     print(t.to_string(index=False, float_format="{:.1f}".format, na_rep="?"))
     unknown = t.minutes.isna() & (t.done < t.seeds)
-    left = "time not measured yet" if unknown.all() else f"about {t.minutes.sum():.0f} minutes left, one run at a time" + (" (where measured)" if unknown.any() else "")
+    left = f"about {t.minutes.sum():.0f} minutes left, one run at a time" + (" (where measured)" if unknown.any() else "")
+    if unknown.all(): left = "time not measured yet"
     print(f"{t.seeds.sum()} runs, {t.done.sum()} done, {left}")
 
+# %% ../nbs/08_sweep.ipynb #b53aea33
 def _run(a): return 1 if run_suite(a.suite, a.jobs, a.only, a.results_root, a.data_root, a.device, a.force) else 0
 
+# %% ../nbs/08_sweep.ipynb #20941030
 def _report(a):
     text = table(a.results_root)
     for path in report(a.results_root, a.out, a.dataset): print(os.path.relpath(path))
@@ -176,7 +184,7 @@ def _report(a):
 # %% ../nbs/08_sweep.ipynb #aa5d4e2f
 def parser():
     "The command's arguments."
-    p = argparse.ArgumentParser("zeroinit", description="Networks that start from zero weights: run the experiments, see what came out.")
+    p = argparse.ArgumentParser("zeroinit", description="Networks that start from zero weights: run experiments, see results.")
     sub = p.add_subparsers(dest="command", required=True)
     def command(name, f, words, *options):
         c = sub.add_parser(name, help=words, description=words)
@@ -190,7 +198,8 @@ def parser():
     command("run", _run, "run what is missing of a suite; stopped, it goes on with the same command", suite, only, results,
             ("--jobs", dict(type=int, metavar="N", help="runs at a time (default: as many as cores, or 1 on CUDA)")),
             ("--data-root", dict(metavar="DIR", help="folder of data sets (default: $ZEROINIT_DATA, else your cache folder)")),
-            ("--device", dict(default="auto", help="auto, cpu, cuda")), ("--force", dict(action="store_true", help="run again what is done")))
+            ("--device", dict(default="auto", help="auto, cpu, cuda")),
+            ("--force", dict(action="store_true", help="run again what is done")))
     command("report", _report, "execute the figure notebooks, rebuild the README, print the table", results,
             ("--out", dict(metavar="DIR", help="write pictures and executed notebooks here and leave the project's own alone")),
             ("--dataset", dict(help="draw the figures for this data set (with --out)")))
@@ -202,7 +211,8 @@ def main(argv=None): # arguments; None: the command line's
     a = parser().parse_args(argv)
     try:
         if getattr(a, "jobs", None) is not None and a.jobs < 1: raise Refused(f"--jobs must be 1 or more, not {a.jobs}")
-        if getattr(a, "dataset", None) and not a.out: raise Refused("--dataset goes with --out: the project's own figures have their own data sets")
+        if getattr(a, "dataset", None) and not a.out:
+            raise Refused("--dataset goes with --out: the project's own figures have their own data sets")
         return a.f(a) or 0
     except Refused as e: print(f"zeroinit: {e}", file=sys.stderr); return 2
     except KeyboardInterrupt: print("zeroinit: stopped; the same command goes on from here", file=sys.stderr); return 130

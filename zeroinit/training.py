@@ -35,10 +35,15 @@ class Recipe:
 
     def lr_at(self, epoch): return self.lr*self.lr_gamma**((epoch - 1)//self.lr_step) if self.lr_step else self.lr
 
-# %% ../nbs/04_training.ipynb #6164d3f5
-OPTIMIZERS = {"adam": partial(torch.optim.Adam, fused=True), "sgd": partial(torch.optim.SGD, fused=True), "rmsprop": torch.optim.RMSprop}
+# %% ../nbs/04_training.ipynb #b520ef2f
+OPTIMIZERS = {
+    "adam": partial(torch.optim.Adam, fused=True),
+    "sgd": partial(torch.optim.SGD, fused=True),
+    "rmsprop": torch.optim.RMSprop,
+}
 PRECISIONS = ("float32", "float64", "bf16")
 
+# %% ../nbs/04_training.ipynb #6164d3f5
 def checked(
     recipe:Recipe, # as a person gave it
 )->Recipe: # the same
@@ -55,10 +60,12 @@ def checked(
 def _forward(model, x, y, recipe):
     "Loss by the recipe's reduction, and the batch's sums (3,): loss, right answers, images."
     bf16 = recipe.precision == "bf16"
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16): logits = model(x.double() if recipe.precision == "float64" else x)
+    if recipe.precision == "float64": x = x.double()
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16): logits = model(x)
     loss = F.cross_entropy(logits.float() if bf16 else logits, y, reduction=recipe.reduction)
     total = loss.detach()*(len(y) if recipe.reduction == "mean" else 1)
-    return loss, torch.stack([total.double(), (logits.argmax(1) == y).sum().double(), torch.full_like(total, len(y)).double()])
+    right = (logits.argmax(1) == y).sum()
+    return loss, torch.stack([t.double() for t in (total, right, torch.full_like(total, len(y)))])
 
 # %% ../nbs/04_training.ipynb #623ccb56
 def train_epoch(
@@ -97,6 +104,7 @@ def _random_states(train):
     states = {"torch": torch.get_rng_state()} | getattr(train, "state_dict", dict)()
     return states | ({f"cuda{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())} if torch.cuda.is_available() else {})
 
+# %% ../nbs/04_training.ipynb #029a76bf
 def save_checkpoint(
     path:Path, # file to replace
     model:nn.Module, opt:torch.optim.Optimizer, train:Iterable, # whose states are kept
@@ -138,6 +146,7 @@ def watched(): # True where a bar can be drawn
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return sys.stderr.isatty() or type(shell).__name__ == "ZMQInteractiveShell"
 
+# %% ../nbs/04_training.ipynb #1a3f571a
 class Progress:
     "Reports each epoch's row; silent if `label` is None."
     def __init__(self, label, epochs, done=0):
@@ -148,7 +157,8 @@ class Progress:
     def row(self, row):
         text = ", ".join(f"{k} {v:.4f}" for k, v in row.items() if k.endswith("_acc") and v is not None)
         if self.bar is not None: self.bar.set_postfix_str(text, refresh=False); self.bar.update()
-        elif self.label is not None: print(f"{self.label} epoch {row['epoch']}/{self.epochs}: {text} ({row['seconds']:.2f} s)", flush=True)
+        elif self.label is not None:
+            print(f"{self.label} epoch {row['epoch']}/{self.epochs}: {text} ({row['seconds']:.2f} s)", flush=True)
     def close(self): self.bar is None or self.bar.close()
 
 # %% ../nbs/04_training.ipynb #feee5cb8
@@ -159,6 +169,7 @@ def _row(epoch, sums, seconds):
         row |= {f"{split}_loss": loss/n if math.isfinite(loss) else None, f"{split}_acc": right/n}
     return row | {"seconds": seconds}
 
+# %% ../nbs/04_training.ipynb #c125b33f
 def _resume(path, model, opt, train, recipe, probes):
     "History of a checkpoint of this recipe, everything put back; [] if there is none."
     if path is None or not Path(path).exists(): return []
@@ -168,7 +179,8 @@ def _resume(path, model, opt, train, recipe, probes):
         model.load_state_dict(start)
         warnings.warn(f"checkpoint {path} cannot be read ({e}); starting anew")
         return []
-    if meta["recipe"] != repr(replace(recipe, epochs=0)): raise Refused(f"checkpoint {path} belongs to another recipe; delete it or choose another path")
+    if meta["recipe"] != repr(replace(recipe, epochs=0)):
+        raise Refused(f"checkpoint {path} belongs to another recipe; delete it or choose another path")
     for p in probes: p.load(meta["probes"][p.name])
     return meta["history"]
 
@@ -205,6 +217,7 @@ def diverged(history): # a list of rows
     "Did the last epoch's training loss cease to be finite?"
     return bool(history) and history[-1]["train_loss"] is None
 
+# %% ../nbs/04_training.ipynb #ee7b6f84
 def _epoch(model, opt, train, evals, recipe, probes, epoch):
     "Train and evaluate once; a row of history."
     start = time.perf_counter()
