@@ -50,7 +50,7 @@ EPOCHS = {
 }
 ZERO_EPOCHS = 5 # Schicho's networks at zero were stopped after five (figures 7 and 10)
 RESEMBLES = {"fashion_mnist": "mnist", "cifar100": "cifar10", "tiny_imagenet": "cifar10"}
-OURS = {"digits": dict(epochs=50, batch_size=32)}
+OURS = {"digits": dict(epochs=110, batch_size=32)}
 
 # %% ../nbs/07_experiments.ipynb #f5919951
 def protocol(
