@@ -145,7 +145,7 @@ def accuracy(
         if min(g[3].test_acc.min() for g in groups) < 2*chance: ax.axhline(chance, color="0.6", lw=1, ls=":")
         ax.set(xlabel="epoch", ylabel="test accuracy", ylim=ylim, title=f"{p} protocol")
         ax.legend(fontsize=8, loc="best", framealpha=.9)
-    fig.suptitle(title, fontsize=13)
+    fig.suptitle("\n".join(textwrap.wrap(title, int(9*fig.get_figwidth()))), fontsize=13)
     covers = "band: 95 % t interval over seeds" + ("; diamond: published, read off the plot" if marks else "")
     _sign(fig, caption(frame, covers, sorted(missing)))
     return fig
