@@ -109,6 +109,11 @@ def test_cells_are_short_and_definitions_tested(path):
         assert not public or "test_" in near or "assert" in near, f"no test within three cells of {public}"
 
 
+@pytest.mark.parametrize("path", [*LIBRARY, TOP / "nbs/run_experiment.ipynb"], ids=lambda p: p.stem)
+def test_library_notebooks_hold_no_outputs(path):
+    assert [c["outputs"] for c in json.loads(path.read_text())["cells"] if c.get("outputs")] == []  # `make prepare` clears them
+
+
 def test_exported_cells_are_short_in_the_middle_too():
     sizes = [sum(bool(x.strip()) and not x.startswith("#|") for x in c.splitlines()) for p in LIBRARY for c in cells(p) if c.startswith("#| export")]
     assert len(sizes) > 100 and sorted(sizes)[len(sizes) // 2] <= 8

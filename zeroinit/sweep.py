@@ -112,6 +112,16 @@ def readme(
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     return atomic(at_root(path), lambda f: f.write(text.encode()))
 
+# %% ../nbs/08_sweep.ipynb #76554059
+def _without_empty_tags(path):
+    "Undo papermill's habit of giving every cell a list of tags, which nbdev_clean would keep."
+    import nbformat
+    nb = nbformat.read(path, as_version=4)
+    for c in nb.cells:
+        if not c.metadata.get("tags", True): del c.metadata["tags"]
+    nbformat.write(nb, path)
+    return path
+
 # %% ../nbs/08_sweep.ipynb #cd7c499f
 def execute(
     notebook:Path, # to run
@@ -125,7 +135,7 @@ def execute(
     told = dict(cwd=str(notebook.parent), progress_bar=False, kernel_name="python3")
     try: papermill.execute_notebook(str(notebook), str(out), parameters or {}, **told)
     except papermill.PapermillExecutionError as e: raise Refused(f"{notebook.name} stopped: {e.ename}: {e.evalue}") from None
-    return out
+    return _without_empty_tags(out)
 
 # %% ../nbs/08_sweep.ipynb #999088eb
 def table(
