@@ -16,7 +16,7 @@ dev: .venv/.installed
 
 demo: dev
 	$(BIN)/zeroinit run demo --results-root demo/results
-	$(BIN)/zeroinit report --results-root demo/results --dataset digits --out demo
+	$(BIN)/zeroinit report --results-root demo/results --suite demo --out demo
 	@echo "figures: demo/images"
 
 test: dev

@@ -1,9 +1,13 @@
 """Runs that are killed, interrupted, or out of room: what is there afterwards is complete, and the same command goes on."""
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -53,6 +57,27 @@ def test_a_stopped_run_ends_with_the_same_bits(how, tree, tmp_path):
     assert not list((tmp_path / "cut/.runs").glob("*.safetensors"))
 
 
+def test_a_bar_in_a_terminal(tree, tmp_path):
+    """A person at a terminal sees a bar with the accuracy; a log file sees a line an epoch."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    env = {**os.environ, "PYTHONPATH": str(tree), "TERM": "xterm"}
+    child = subprocess.Popen([sys.executable, "-c", RUN.replace("epochs=30", "epochs=2"), str(tmp_path / "results")], cwd=tree, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    while chunk := _read(ours):
+        said += chunk
+    assert child.wait(timeout=60) == 0
+    assert b"100%" in said and b"2/2" in said and b"test_acc" in said and b"epoch 1/2" not in said
+
+
+def _read(fd):
+    try:
+        return os.read(fd, 4096)
+    except OSError:  # the other end closed
+        return b""
+
+
 def test_full_disk(tree, tmp_path):
     """A limit on the size of files stands for a full disk: the checkpoint does not fit, nothing half-written stays."""
     limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))" + RUN
@@ -63,34 +88,73 @@ def test_full_disk(tree, tmp_path):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
-def test_the_command_runs_in_processes_and_stops_when_told(tree, call, tmp_path):
-    """Two workers, interrupted, then continued: each run once, and the second call has only the rest to do."""
+ARGS = ["zeroinit", "run", "demo", "--jobs", "2", "--only", "(zero|logistic)", "--results-root"]  # 10 runs
+
+
+def records(root):
+    return sorted(p for p in Path(root).rglob("seed*.json"))
+
+
+def workers_of(group):
+    """Processes of a group that are still there, by what /proc says."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgrp) == group and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc to see processes in")
+@pytest.mark.parametrize("how", ["Ctrl-C in a terminal", "SIGINT to the driver", "kill -9 of the driver"])
+def test_a_stopped_suite_leaves_nobody_behind_and_goes_on(how, tree, call, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONUNBUFFERED": "1"}
-    args = ["zeroinit", "run", "demo", "--jobs", "2", "--only", "(zero|default)", "--results-root", str(tmp_path / "results")]
+    args = [*ARGS, str(tmp_path / "results")]
     child = subprocess.Popen(args, cwd=tree, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     for line in child.stdout:
-        if line.startswith("2/15"):
+        if line.startswith("2/10"):
             break
-    os.killpg(child.pid, signal.SIGINT)  # as a terminal does
-    assert child.wait(timeout=60) == 130
-    errors = child.stderr.read()
-    assert "zeroinit: stopped; the same command goes on from here" in errors and "Traceback" not in errors, errors
-    time.sleep(1)
-    done = len(list((tmp_path / "results").rglob("seed*.json")))
-    assert 2 <= done < 15
+    if how == "Ctrl-C in a terminal":
+        os.killpg(child.pid, signal.SIGINT)
+    else:
+        child.send_signal(signal.SIGINT if how.startswith("SIGINT") else signal.SIGKILL)
+    code = child.wait(timeout=15)
+    for _ in range(50):
+        if not workers_of(child.pid):
+            break
+        time.sleep(0.1)
+    assert workers_of(child.pid) == []
+    if "kill" not in how:
+        errors = child.stderr.read()
+        assert code == 130 and "zeroinit: stopped; the same command goes on from here" in errors and "Traceback" not in errors, errors
+    done = len(records(tmp_path))
+    time.sleep(2)
+    assert 2 <= len(records(tmp_path)) == done < 10  # nothing is started any more
     said = call(*args).stdout.splitlines()
-    assert said[0] == f"demo: 15 runs, {done} done, {15 - done} to do"
-    assert len(list((tmp_path / "results").rglob("seed*.json"))) == 15
-    assert call(*args).stdout.splitlines() == ["demo: 15 runs, 15 done, 0 to do"]
-    plan = call("zeroinit", "plan", "demo", "--results-root", tmp_path / "results").stdout
-    assert "30 runs, 15 done" in plan
+    assert said[0] == f"demo: 10 runs, {done} done, {10 - done} to do"
+    assert len(records(tmp_path)) == 10
+    assert call(*args).stdout.splitlines() == ["demo: 10 runs, 10 done, 0 to do"]
+
+
+def test_a_damaged_record_is_not_done(call, tmp_path):
+    args = ["zeroinit", "run", "demo", "--jobs", "1", "--only", "zero clean seed 0", "--results-root", tmp_path / "results"]
+    call(*args)
+    (path,) = records(tmp_path)
+    path.write_bytes(path.read_bytes()[:300])
+    plan = call("zeroinit", "plan", "demo", "--only", "zero clean seed 0", "--results-root", tmp_path / "results").stdout
+    assert "1 runs, 0 done" in plan
+    again = call(*args, check=False)
+    assert again.returncode == 1 and f"{path} is no complete record" in again.stdout and "move it away" in again.stdout
 
 
 @pytest.mark.parametrize(
     "args, sentence",
-    [(["run", "dmeo"], "unknown suite 'dmeo' (did you mean demo?)"), (["plan", "demo", "--only", "resnet"], "no run of demo matches 'resnet'"), (["run", "demo", "--jobs", "0"], "--jobs must be 1 or more")],
+    [(["run", "dmeo"], "unknown suite 'dmeo' (did you mean demo?)"), (["plan", "demo", "--only", "resnet"], "no run of demo matches 'resnet'"), (["run", "demo", "--jobs", "0"], "--jobs must be 1 or more"), (["run", "demo", "--device", "gpu"], "no device 'gpu'"), (["run", "demo", "--results-root", "/dev/null"], "could not write in /dev/null")],
 )
 def test_the_command_refuses_in_one_line(args, sentence, call):
     done = call("zeroinit", *args, check=False)
-    assert done.returncode == 2 and done.stdout == ""
+    assert done.returncode == 2 and len(done.stdout.splitlines()) <= 1
     assert sentence in done.stderr and len(done.stderr.splitlines()) == 1

@@ -13,6 +13,7 @@ from typing import Callable, Iterable
 # %% ../nbs/00_basics.ipynb #b5e92cfd
 class Refused(ValueError):
     "The request cannot be carried out; the message is one sentence that says what can."
+    def _render_traceback_(self): return [f"Refused: {self}"] # all that a notebook shows of it
 
 # %% ../nbs/00_basics.ipynb #9e165384
 def pick(
@@ -71,5 +72,8 @@ def writable(
 )->Path: # `folder`
     "Raise `Refused` unless files can be made in `folder`: asked before hours are spent on what goes there."
     folder = Path(folder)
-    atomic(folder/f".writable-{uuid.uuid4().hex[:8]}", lambda f: f.write(b"x")).unlink()
+    try: atomic(folder/f".writable-{uuid.uuid4().hex[:8]}", lambda f: f.write(b"x")).unlink()
+    except Refused as e:
+        why = e.__cause__.strerror or e.__cause__
+        raise Refused(f"could not write in {folder} ({why}); choose a folder that can be written, with room in it") from None
     return folder

@@ -6,9 +6,9 @@
 __all__ = ['DATASETS', 'TINY_URL', 'TINY_MD5', 'SCALES', 'Images', 'check', 'write_npz', 'read_npz', 'holdout', 'digits',
            'fetching', 'torchvision_set', 'tiny_imagenet', 'data_root', 'load', 'Batches']
 
-# %% ../nbs/00_data.ipynb #fc59dc76
-import errno, io, os, shutil, tempfile, warnings, zipfile, zlib
-from contextlib import contextmanager, redirect_stdout
+# %% ../nbs/00_data.ipynb #7ac57ac7
+import errno, functools, io, os, shutil, tempfile, warnings, zipfile, zlib
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,11 +34,19 @@ class Images:
     @property
     def image_shape(self): return tuple(self.x_train.shape[1:])
     @cached_property
-    def mean(self): return self._pixels.mean((0, 2))/255
+    def mean(self): return (self._shares @ self._levels).float()
     @cached_property
-    def std(self): return self._pixels.permute(1, 0, 2).flatten(1).std(1)/255
+    def std(self): return (self._shares @ self._levels**2 - self.mean.double()**2).clamp(0).sqrt().float()
+    @cached_property
+    def _shares(self): # (C, 256) how often each grey level occurs in a channel
+        counts = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in self.x_train.cpu().unbind(1)]).double()
+        return counts/counts.sum(1, keepdim=True)
     @property
-    def _pixels(self): return self.x_train.flatten(2).float()
+    def _levels(self): return torch.arange(256).double()/255
+    @cached_property
+    def fingerprint(self): # 8 hexadecimal digits, the same for the same images and labels in the same order
+        parts = (self.x_train, self.y_train, self.x_test, self.y_test)
+        return f"{functools.reduce(lambda crc, t: zlib.crc32(t.cpu().numpy().tobytes(), crc), parts, 0):08x}"
     def __repr__(self):
         return f"{self.name}: {len(self.x_train):,} + {len(self.x_test):,} images of {self.image_shape}, {len(self.classes)} classes"
 
@@ -53,6 +61,14 @@ def _check_split(arrays, split, where):
     if y.shape != x.shape[:1]:
         raise Refused(f"{where}: y_{split} has shape {y.shape} for {len(x)} images; it must hold one label each")
 
+# %% ../nbs/00_data.ipynb #0105572e
+def _named(arrays, where):
+    "Names for classes without any: their numbers, if each one occurs among the training labels."
+    train, test = (np.unique(arrays[f"y_{s}"]) for s in ("train", "test"))
+    if train[0] == 0 and train[-1] == len(train) - 1 and set(test.tolist()) <= set(train.tolist()): return range(len(train))
+    raise Refused(f"{where}: labels run from {min(train[0], test[0])} to {max(train[-1], test[-1])}, but only {len(train)} occur in training; "
+                  "they must be 0 to K-1, or the file must name its classes")
+
 # %% ../nbs/00_data.ipynb #cebaf231
 def check(
     arrays:dict, # x_train, y_train, x_test, y_test and perhaps classes
@@ -65,7 +81,9 @@ def check(
     train, test = arrays["x_train"].shape[1:], arrays["x_test"].shape[1:]
     if train != test: raise Refused(f"{where}: training images are {train}, test images {test}; they must agree")
     labels = np.unique(np.concatenate([arrays["y_train"], arrays["y_test"]]))
-    classes = [str(c) for c in arrays.get("classes", range(int(labels.max()) + 1))]
+    classes = arrays["classes"] if "classes" in arrays else _named(arrays, where)
+    if np.ndim(classes) != 1: raise Refused(f"{where}: classes has shape {np.shape(classes)}; it must be a list of names")
+    classes = [str(c) for c in classes]
     if labels.min() < 0 or labels.max() >= len(classes):
         raise Refused(f"{where}: labels run from {labels.min()} to {labels.max()}; "
                       f"with {len(classes)} classes they must be 0 to {len(classes) - 1}")
@@ -88,12 +106,11 @@ def read_npz(
     try:
         with np.load(path, allow_pickle=False) as f: arrays = {k: f[k] for k in f.files}
     except FileNotFoundError: raise Refused(f"there is no file {path}") from None
-    except ValueError as e:
-        if "pickle" not in str(e).lower() and "Object arrays" not in str(e): raise
-        raise Refused(f"{path} is no plain .npz or holds pickled Python objects, which are not read; "
-                      "save plain arrays with numpy.savez") from None
-    except (zipfile.BadZipFile, EOFError, OSError, KeyError) as e:
-        raise Refused(f"{path} is damaged ({e}); delete it and make or download it again") from None
+    except Exception as e: # numpy, zipfile and zlib have many ways to say that a file is not what it should be
+        if isinstance(e, TypeError) or "pickle" in str(e).lower() or "Object arrays" in str(e):
+            raise Refused(f"{path} is no plain .npz or holds pickled Python objects, which are not read; "
+                          "save plain arrays with numpy.savez") from None
+        raise Refused(f"{path} is damaged ({e or type(e).__name__}); delete it and make or download it again") from None
     return check(arrays, str(path))
 
 # %% ../nbs/00_data.ipynb #c1d5c693
@@ -151,8 +168,11 @@ def fetching(
     archives:str="*", # which files of `folder` may be its archives, as a pattern
 )->Iterator[Path]: # a folder to download into, gone at the end
     "A temporary folder to download and decode in; any failure becomes one sentence."
+    new = not folder.exists()
     writable(folder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as fresh:
+    with ExitStack() as stack:
+        if new: stack.callback(lambda: any(folder.iterdir()) or folder.rmdir()) # a misspelt folder does not stay
+        fresh = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=".download-"))
         try:
             for brought in folder.glob(archives):
                 (Path(fresh)/brought.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +185,7 @@ def fetching(
 def _decode(dataset, where):
     "Both halves of a torchvision data set, opened by `dataset(train=...)`, as arrays."
     try: train, test = dataset(train=True), dataset(train=False)
-    except (AssertionError, ValueError, EOFError, KeyError, RuntimeError) as e:
+    except (AssertionError, ValueError, EOFError, KeyError, OSError, RuntimeError) as e:
         if "Dataset not found" in str(e): raise # torchvision's way to say that the files are not here
         raise Refused(f"{where} is damaged ({e or type(e).__name__}); delete it and run again") from None
     return dict(x_train=np.asarray(train.data), y_train=np.asarray(train.targets, np.int64),
@@ -229,8 +249,8 @@ def tiny_imagenet(
             download_url(TINY_URL, fresh, path.name, TINY_MD5)
             return _read_tiny(fresh/path.name)
     try: return _read_tiny(path)
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, zlib.error) as e:
-        if isinstance(e, Refused): raise
+    except Refused: raise
+    except Exception as e: # zipfile, zlib and Pillow have many ways to say it
         raise Refused(f"{path} is truncated or altered ({e}); delete it and run again to download it") from None
 
 # %% ../nbs/00_data.ipynb #880d71f7
@@ -246,7 +266,7 @@ def data_root(
 
 # %% ../nbs/00_data.ipynb #7a890e4b
 def _arrays(name, root):
-    if name.endswith(".npz"): return read_npz(Path(name).expanduser())
+    if name.lower().endswith(".npz"): return read_npz(Path(name).expanduser())
     reader, folder = DATASETS[pick(name, DATASETS, "data set (or path to an .npz)")], data_root(root)
     if name == "digits": return check(reader(folder), name)
     cache = folder/f"{name}.npz"

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['CLEAN', 'WORKS', 'PROTOCOLS', 'MODEL_WORK', 'HOME', 'EPOCHS', 'ZERO_EPOCHS', 'RESEMBLES', 'OURS', 'KINDS', 'LEAST',
-           'CHOICES', 'RUN_PARAMETERS', 'PARAMETERS', 'PLAIN', 'SUITES', 'SCHICHO', 'SCALED', 'protocol', 'value_of',
-           'dataset_name', 'recipe', 'resolve', 'generator', 'start', 'split', 'device_of', 'batches', 'run_seed',
-           'run_name', 'run', 'Request', 'request', 'suite', 'demo', 'schicho_mnist', 'schicho_gradients']
+           'SOURCES', 'CHOICES', 'RUN_PARAMETERS', 'PARAMETERS', 'PLAIN', 'SUITES', 'SCHICHO', 'SCALED', 'protocol',
+           'value_of', 'dataset_name', 'recipe', 'resolve', 'generator', 'start', 'split', 'device_of', 'batches',
+           'run_seed', 'run_name', 'run', 'Request', 'request', 'suite', 'demo', 'schicho_mnist', 'schicho_gradients',
+           'of_suite']
 
-# %% ../nbs/07_experiments.ipynb #e0b29982
-import hashlib, json, math, os
+# %% ../nbs/07_experiments.ipynb #c1285214
+import hashlib, inspect, json, math, os
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +22,8 @@ from .data import DATASETS, SCALES, Batches, holdout, load
 from .inits import SCHEMES, initialize, plan
 from .models import MODELS, build
 from .probes import Gradients, Symmetry, Wake
-from .results import Experiment, environment, read_record, results_path, to_frame, write_record
-from .training import OPTIMIZERS, PRECISIONS, Recipe, checked, fit
+from .results import Experiment, config_hash, environment, read_record, results_path, write_record
+from .training import Recipe, checked, fit
 
 # %% ../nbs/07_experiments.ipynb #899c9def
 CLEAN = dict(scale="unit", reduction="mean", reshuffle=True, eval_mode="eval", shared_init=False, split="stratified",
@@ -68,7 +69,7 @@ def protocol(
 
 # %% ../nbs/07_experiments.ipynb #b1529e41
 def _int(v):
-    if isinstance(v, bool) or not float(v).is_integer(): raise ValueError(v)
+    if isinstance(v, bool) or not float(v).is_integer() or abs(float(v)) > 2**31: raise ValueError(v)
     return int(float(v))
 
 # %% ../nbs/07_experiments.ipynb #dd3814ad
@@ -92,9 +93,9 @@ def _argument(v):
 # %% ../nbs/07_experiments.ipynb #22bfb37a
 def _arguments(v): return {_text(k): _argument(x) for k, x in (json.loads(v) if isinstance(v, str) else v).items()} or None
 
-# %% ../nbs/07_experiments.ipynb #0b9fd959
-KINDS = {"int": (_int, "a whole number"), "float": (_float, "a finite number"), "bool": (_bool, "True or False"),
-         "str": (_text, "a name"), "dict": (_arguments, "arguments as {name: value}")}
+# %% ../nbs/07_experiments.ipynb #492b1ce1
+KINDS = {"int": (_int, "a whole number of at most 2**31"), "float": (_float, "a finite number"), "bool": (_bool, "True or False"),
+         "str": (_text, "a name or path"), "dict": (_arguments, "arguments as {name: value}")}
 
 # %% ../nbs/07_experiments.ipynb #50c7050d
 def value_of(
@@ -122,15 +123,21 @@ def _settings(given):
         if told.get(k) is not None and told[k] < least: raise Refused(f"{k} must be {least} or more, not {told[k]}")
     return told
 
+# %% ../nbs/07_experiments.ipynb #e75935e8
+SOURCES = {} # name in records -> path of the .npz
+
 # %% ../nbs/07_experiments.ipynb #177ccafe
 def dataset_name(
     given:str, # a data set's name, or the path of an .npz
 )->str: # the name itself, or stem-hash8
     "How a data set is called in records."
-    if not given.endswith(".npz"): return pick(given, DATASETS, "data set (or path to an .npz)")
+    if given in SOURCES: return given
+    if not given.lower().endswith(".npz"): return pick(given, DATASETS, "data set (or path to an .npz)")
     path = Path(given).expanduser()
     if not path.is_file(): raise Refused(f"there is no file {path}")
-    return f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+    name = f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+    SOURCES[name] = str(path.resolve())
+    return name
 
 # %% ../nbs/07_experiments.ipynb #d1808366
 def recipe(e): # an experiment, resolved
@@ -140,6 +147,13 @@ def recipe(e): # an experiment, resolved
 
 # %% ../nbs/07_experiments.ipynb #0c43a35e
 CHOICES = dict(augment=("plain",), scale=tuple(SCALES), split=("stratified", "unused", "whole"), metric=("last", "max"))
+
+# %% ../nbs/07_experiments.ipynb #30a6fd37
+def _told(init, args):
+    "A scheme's arguments without those that have their default value."
+    defaults = {k: p.default for k, p in list(inspect.signature(SCHEMES[pick(init, SCHEMES, "scheme")]).parameters.items())[1:]}
+    for k in args or {}: pick(k, [*defaults, "head_bias"], f"argument of scheme {init}")
+    return {k: v for k, v in (args or {}).items() if v != defaults.get(k)} or None
 
 # %% ../nbs/07_experiments.ipynb #79b85c45
 def resolve(
@@ -154,7 +168,9 @@ def resolve(
     if e.precision == "auto": e = replace(e, precision="float32")
     checked(recipe(e))
     for name, allowed in CHOICES.items(): pick(getattr(e, name), allowed, name)
-    plan(build(e.model, image_shape=(3, 32, 32), classes=10), e.init, **e.init_args or {}) # refuses arguments the scheme lacks
+    e = replace(e, init_args=_told(e.init, e.init_args))
+    with torch.device("meta"): model = build(e.model, image_shape=(3, 32, 32), classes=10)
+    plan(model, e.init, **e.init_args or {}) # refuses values that make no sense
     return e
 
 # %% ../nbs/07_experiments.ipynb #8d0e02fb
@@ -188,6 +204,7 @@ def split(
 )->tuple: # indices to train on, in the order of a fixed-order run; indices to validate on, or None
     "Cut a training set by the experiment's split: 7,000 images are held out, or a sixth where that is fewer."
     size = min(7000, len(y)//6)
+    if e.split != "whole" and not size: raise Refused(f"{len(y)} training images are too few to hold any out; there must be 6 or more")
     if e.split == "stratified": train, held = holdout(y, size)
     elif e.split == "unused": train, held = holdout(y, size, seed=seed, stratified=False)[0], None
     else: train, held = torch.arange(len(y)), None
@@ -200,19 +217,22 @@ def split(
 # %% ../nbs/07_experiments.ipynb #22fe8523
 @lru_cache(maxsize=2)
 def _on_device(dataset, data_root, device):
-    "A data set whose tensors lie on the device; kept, because the next seed wants it too."
-    d = load(dataset, data_root)
+    "A data set, by its name in records, whose tensors lie on the device; kept, because the next seed wants it too."
+    source = SOURCES.get(dataset, dataset)
+    if dataset in SOURCES and dataset_name(source) != dataset: raise Refused(f"{source} has changed since it was named {dataset}; start again")
+    d = load(source, data_root)
     return replace(d, **{k: getattr(d, k).to(device) for k in ("x_train", "y_train", "x_test", "y_test")})
 
 # %% ../nbs/07_experiments.ipynb #48b1b341
 def device_of(
-    name:str, # auto, cpu, cuda, cuda:1, mps
+    name:str, # auto, cpu, cuda, cuda:1
 )->torch.device:
     "The device asked for; auto takes a CUDA device if there is one."
     if name == "auto": name = "cuda" if torch.cuda.is_available() else "cpu"
-    try: return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
-        raise Refused(f"there is no device {name!r} here; choose auto or cpu") from None
+    try:
+        if torch.device(name).type in ("cpu", "cuda"): return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError): pass
+    raise Refused(f"there is no device {name!r} here; choose auto or cpu")
 
 # %% ../nbs/07_experiments.ipynb #8aabee12
 def batches(
@@ -235,15 +255,18 @@ def run_seed(
     path:Path, # of the record
     scratch:Path, # folder for the checkpoint
     label:str=None, # how to call the run while it trains; None: in silence
+    anew:bool=False, # leave a checkpoint out of account
 )->dict: # the record, written
     "Train one seed, going on from its checkpoint if there is one, and write its record."
     train, evals = batches(e, d, seed)
     model = start(e, seed, d.image_shape, len(d.classes)).to(d.x_train.device)
     checkpoint = scratch/f"{e.hash}-seed{seed}.safetensors"
+    if anew: checkpoint.unlink(missing_ok=True)
     torch.manual_seed(seed)
     got = fit(model, train, evals, recipe(e), [Gradients(e.probe_steps), Wake(), Symmetry()], checkpoint, label)
     wall = sum(r["seconds"] for r in got["history"])
-    record = dict(config=asdict(e), seed=seed, **got, env=environment(d.x_train.device), wall_s=wall)
+    env = environment(d.x_train.device) | {"data": d.fingerprint}
+    record = dict(config=asdict(e), seed=seed, **got, env=env, wall_s=wall)
     write_record(path, record)
     checkpoint.unlink(missing_ok=True)
     return record
@@ -261,19 +284,16 @@ def run(
     device:str="auto", # auto, cpu, cuda, cuda:1
     data_root:str=None, # None: $ZEROINIT_DATA, else the user's cache
     results_root:str="results", # where records go; checkpoints go to .runs beside it
-    force:bool=False, # run again what is already there
-    source:str=None, # path of an own .npz; None: the experiment's data set by name
+    force:bool=False, # run again what is already there, from the start; a record stays until the new one is whole
     quiet:bool=False, # no progress
 )->list[dict]: # a record for each seed
     "Run an experiment's seeds one after the other; seeds whose record is there are read, not run."
     root = writable(at_root(results_root))
     paths = [results_path(root, e, s) for s in range(seed, seed + seeds)]
-    if force: [p.unlink(missing_ok=True) for p in paths]
     device, folder = device_of(device), str(data_root) if data_root else os.environ.get("ZEROINIT_DATA")
     def one(s, path):
-        if path.exists(): return read_record(path)
-        d = _on_device(source or e.dataset, folder, device)
-        return run_seed(e, s, d, path, root.parent/".runs", None if quiet else run_name(e, s))
+        if path.exists() and not force: return read_record(path)
+        return run_seed(e, s, _on_device(e.dataset, folder, device), path, root.parent/".runs", None if quiet else run_name(e, s), force)
     return [one(s, path) for s, path in enumerate(paths, seed)]
 
 # %% ../nbs/07_experiments.ipynb #74fc54b9
@@ -302,7 +322,7 @@ def request(
     for k, v in options.items():
         if v < LEAST.get(k, v): raise Refused(f"{k} must be {LEAST[k]} or more, not {v}")
     e = resolve(**{k: v for k, v in given.items() if k not in RUN_PARAMETERS})
-    return Request(e, options | ({"source": given["dataset"]} if str(given.get("dataset")).endswith(".npz") else {}))
+    return Request(e, options)
 
 # %% ../nbs/07_experiments.ipynb #255b755d
 SUITES = {}
@@ -337,3 +357,13 @@ def schicho_mnist():
 def schicho_gradients():
     "Schicho (2023), figure 12: gradients of the first updates of the CIFAR-10 network; one epoch."
     return _grid(5, [SCHICHO[1], SCHICHO[3]], dataset="cifar10", protocol="published", epochs=1)
+
+# %% ../nbs/07_experiments.ipynb #0d7137b6
+def of_suite(
+    found, # frame of `results.read`, or list of `results.records`
+    name:str, # a suite's name
+): # the same kind of thing
+    "Only the runs that a suite describes, by their settings and seeds."
+    runs = {(e.hash, s) for e, seeds in SUITES[pick(name, SUITES, "suite")]() for s in seeds}
+    if isinstance(found, list): return [r for r in found if (config_hash(r["config"]), r["seed"]) in runs]
+    return found.loc[[key in runs for key in zip(found["hash"], found["seed"])]]

@@ -10,11 +10,11 @@ __all__ = ['ZERO', 'SCHEMES', 'LAYERS', 'Rule', 'constant', 'normal', 'uniform',
 # %% ../nbs/02_inits.ipynb #31242e00
 import hashlib, inspect, math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Callable
 
 import torch
 import torch.nn as nn
-from torch import Tensor
 
 from .basics import Refused, pick
 
@@ -32,7 +32,7 @@ ZERO = Rule("0", lambda t, g: t.zero_())
 def _number(**values):
     "Refuse what is no finite number, by name."
     for name, v in values.items():
-        if not isinstance(v, (int, float)) or isinstance(v, bool) or not math.isfinite(v):
+        if not isinstance(v, Real) or isinstance(v, bool) or not math.isfinite(v):
             raise Refused(f"{name} must be a finite number, not {v!r}")
 
 # %% ../nbs/02_inits.ipynb #0b3707f2
@@ -169,17 +169,18 @@ def plan(
     "What a scheme would do to each linear and convolution layer; a tied tensor is planned once, where it first appears."
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, LAYERS)]
     if not layers: raise Refused(f"scheme {scheme} found no linear or convolution layer in {type(model).__name__}")
-    rules = {}
+    rules, names = {}, {id(p): n for n, p in model.named_parameters()}
     for name, layer in layers:
         for p, rule in _call(scheme, layer, args).items():
-            if getattr(layer, p) is None:
-                raise Refused(f"scheme {scheme} needs a {p} in layer {name or 'model'} ({type(layer).__name__}), which has none")
-            rules[f"{name}.{p}".lstrip(".")] = rule
+            where = f"layer {name or 'model'} ({type(layer).__name__})"
+            if getattr(layer, p) is None: raise Refused(f"scheme {scheme} needs a {p} in {where}, which has none")
+            if id(getattr(layer, p)) not in names or nn.parameter.is_lazy(getattr(layer, p)):
+                raise Refused(f"scheme {scheme} cannot set the {p} of {where}: it is parametrized, pruned, or not there yet")
+            rules.setdefault(names[id(getattr(layer, p))], rule)
     if head_bias is not None:
         if layer.bias is None: raise Refused(f"head_bias needs a bias in layer {name}, which has none")
-        rules[f"{name}.bias".lstrip(".")] = head_rule(layer, head_bias)
-    unique = dict(model.named_parameters())
-    return {n: r for n, r in rules.items() if n in unique}
+        rules[names[id(layer.bias)]] = head_rule(layer, head_bias)
+    return rules
 
 # %% ../nbs/02_inits.ipynb #da5a25b0
 def _describe(name, p, rule):
@@ -200,8 +201,10 @@ def initialize(
 ): # pandas frame: parameter, shape, rule ('left alone' if none), mean, std, min, max, zero_share
     "Apply a scheme to every linear and convolution layer; raise `Refused`, with the model untouched, where it cannot."
     import pandas as pd
+    if not isinstance(generator, (torch.Generator, type(None))):
+        raise Refused(f"generator must be a torch.Generator, not {generator!r}; give a scheme's arguments by name, as std=100")
     rules = plan(model, scheme, head_bias, **args)
-    base = torch.empty((), dtype=torch.int64).random_(generator=generator).item()
+    base = torch.empty((), dtype=torch.int64, device=generator.device if generator else "cpu").random_(generator=generator).item()
     parameters = dict(model.named_parameters())
     for name, rule in rules.items():
         p = parameters[name]

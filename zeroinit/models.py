@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MODELS', 'model', 'logistic', 'mlp', 'fnn', 'convnet', 'cnn', 'Residual', 'residual_cnn', 'build']
 
-# %% ../nbs/01_models.ipynb #5b9c1517
+# %% ../nbs/01_models.ipynb #ada71b0f
+import inspect
 from collections import OrderedDict
 from typing import Sequence
 
@@ -118,5 +119,10 @@ def build(
     classes:int, # outputs
     **sizes, # the model's own
 )->nn.Module: # (B, C, H, W) -> (B, classes)
-    "Build a model for images of one shape; raise `Refused` for an unknown name, with near matches."
-    return MODELS[pick(name, MODELS, "model")](image_shape=tuple(image_shape), classes=classes, **sizes)
+    "Build a model for images of one shape; raise `Refused` for an unknown name or size, with near matches."
+    f = MODELS[pick(name, MODELS, "model")]
+    known = [s for s in inspect.signature(f).parameters if s not in ("image_shape", "classes")]
+    for s in sizes: pick(s, known, f"size of {name}")
+    if len(image_shape) != 3 or min(image_shape) < 1: raise Refused(f"image_shape must be (C, H, W), not {image_shape}")
+    if classes < 1: raise Refused(f"classes must be 1 or more, not {classes}")
+    return f(image_shape=tuple(image_shape), classes=classes, **sizes)

@@ -89,9 +89,9 @@ def bands(
     frame, # of `read`, one group of runs
     metric:str="test_acc", # a column
 ): # pandas frame by epoch: mean, half, n
-    "Mean over seeds and half the width of its 95 % interval, epoch by epoch."
-    by = frame.groupby("epoch")[metric]
-    return pd.DataFrame(dict(mean=by.mean(), half=by.agg(half_width), n=by.size()))
+    "Mean over seeds and half the width of its 95 % interval, epoch by epoch; a run that ended early counts with its last value."
+    wide = frame.pivot(index="epoch", columns="seed", values=metric).ffill()
+    return pd.DataFrame(dict(mean=wide.mean(axis=1), half=[half_width(row.dropna()) for _, row in wide.iterrows()], n=wide.notna().sum(axis=1)))
 
 # %% ../nbs/10_plots.ipynb #b8d7df3c
 def _curve(ax, runs, key, label):
@@ -112,6 +112,12 @@ def _published_for(dataset, model, scheme):
     p = published()
     return p[(p.work == "schicho2023") & (p.dataset == dataset) & (p.model == model) & (p.scheme == scheme)]
 
+# %% ../nbs/10_plots.ipynb #a243863b
+def _one_experiment(frame, what):
+    "Refuse to average runs that differ in more than their seed."
+    if frame["hash"].nunique() > 1:
+        raise Refused(f"these records hold {frame['hash'].nunique()} different experiments called {what}; choose the runs of one suite")
+
 # %% ../nbs/10_plots.ipynb #bb565091
 def wanted(
     frame, # of `read`
@@ -120,6 +126,7 @@ def wanted(
 )->tuple: # groups [(model, scheme, key, runs)], keys without runs
     "Pick a figure's runs in the order of `schemes`; raise `Refused` if there are none at all."
     found = {line_of(m, s)[0]: (m, s, line_of(m, s)[0], runs) for (m, s), runs in frame.groupby(["model", "scheme"])}
+    for m, s, _, runs in found.values(): _one_experiment(runs, f"{m} {s}")
     if not set(schemes) & set(found): raise Refused(f"there are no records for this figure; {what} makes them")
     return [found[s] for s in schemes if s in found], [s for s in schemes if s not in found]
 
@@ -133,11 +140,12 @@ def accuracy(
     chance:float=.1, # accuracy of guessing, drawn where a curve comes near it
 ): # matplotlib figure
     "Test accuracy after each epoch, scheme by scheme, with the published values."
-    protocols = [p for p in ("published", "clean") if (frame.protocol == p).any()]
+    kept = frame.loc[[line_of(m, s)[0] in schemes for m, s in zip(frame.model, frame.scheme)]]
+    protocols = [p for p in ("published", "clean") if (kept.protocol == p).any()]
     fig, axes = panels(max(len(protocols), 1))
     missing, marks = set(), 0
     for ax, p in zip(axes, protocols or [""]):
-        groups, gaps = wanted(frame[frame.protocol == p], schemes, f"`zeroinit run {suite}`")
+        groups, gaps = wanted(kept[kept.protocol == p], schemes, f"`zeroinit run {suite}`")
         missing |= set(gaps)
         for i, (model, scheme, key, runs) in enumerate(groups, 1):
             _curve(ax, runs, key, line_of(model, scheme)[1])
@@ -145,9 +153,9 @@ def accuracy(
         if min(g[3].test_acc.min() for g in groups) < 2*chance: ax.axhline(chance, color="0.6", lw=1, ls=":")
         ax.set(xlabel="epoch", ylabel="test accuracy", ylim=ylim, title=f"{p} protocol")
         ax.legend(fontsize=8, loc="best", framealpha=.9)
-    fig.suptitle("\n".join(textwrap.wrap(title, int(9*fig.get_figwidth()))), fontsize=13)
+    fig.suptitle("\n".join(textwrap.wrap(f"{title} ({kept.dataset.iloc[0]})", int(9*fig.get_figwidth()))), fontsize=13)
     covers = "band: 95 % t interval over seeds" + ("; diamond: published, read off the plot" if marks else "")
-    _sign(fig, caption(frame, covers, sorted(missing)))
+    _sign(fig, caption(kept, covers, sorted(missing)))
     return fig
 
 # %% ../nbs/10_plots.ipynb #8355c359
@@ -157,17 +165,18 @@ def gradient_frame(
     "The gradients probe of many runs as one tidy frame."
     from zeroinit.probes import STATISTICS
     rows = []
+    for scheme, group in (to_frame(records).groupby("scheme") if records else ()): _one_experiment(group, scheme)
     for r in records:
         scheme = scheme_label(r["config"]["init"], r["config"]["init_args"])
         for depth, (layer, updates) in enumerate(r["probes"]["gradients"]["weights"].items()):
             rows += [dict(zip(STATISTICS, row), scheme=scheme, depth=depth, layer=layer, update=k) for k, row in enumerate(updates, 1)]
     if not rows: raise Refused("there are no records with gradients for this figure; `zeroinit run schicho-gradients` makes them")
     return pd.DataFrame(rows).groupby(["scheme", "depth", "layer", "update"], as_index=False)[list(STATISTICS)].mean()
-def _about_gradients(records, covers):
+def _about_gradients(records, covers, missing=()):
     frame = to_frame(records)
     first = frame.iloc[0]
     summed = "; loss summed over the batch" if (frame.reduction == "sum").all() else ""
-    return caption(frame, f"{first.model} on {first.dataset}, {first.protocol} protocol; {covers}{summed}")
+    return caption(frame, f"{first.model} on {first.dataset}, {first.protocol} protocol; {covers}{summed}", missing)
 
 # %% ../nbs/10_plots.ipynb #370276b0
 def _boxes(ax, g, updates):
@@ -184,6 +193,13 @@ def _boxes(ax, g, updates):
         ax.plot([], [], "s", color=colors[i], label=layer)
     ax.set(xticks=range(1, updates + 1), xlabel="update")
 
+# %% ../nbs/10_plots.ipynb #679f3c3c
+def _present(g, schemes):
+    "The schemes that a gradient frame holds, and those it lacks."
+    found = [s for s in schemes if (g.scheme == s).any()]
+    if not found: raise Refused(f"there are no gradients of {' or '.join(schemes)} in these records")
+    return found, [s for s in schemes if s not in found]
+
 # %% ../nbs/10_plots.ipynb #ea2869ae
 def gradient_boxes(
     records, # of `results.records`, one model and data set
@@ -191,7 +207,9 @@ def gradient_boxes(
     updates:int=5, # how many to show
 ): # matplotlib figure
     "Distribution of each layer's weight gradient at each of the first updates (after Schicho 2023, figure 12)."
-    g, (fig, axes) = gradient_frame(records), panels(len(schemes))
+    g = gradient_frame(records)
+    schemes, missing = _present(g, schemes)
+    fig, axes = panels(len(schemes))
     shown = g[(g["update"] <= updates) & (g[["q05", "q95"]].abs().max(axis=1) > 0)]
     least = shown[["q05", "q95"]].abs().max(axis=1).min()
     for ax, scheme in zip(axes, schemes):
@@ -201,7 +219,7 @@ def gradient_boxes(
     top = max(abs(v) for ax in axes for v in ax.get_ylim())
     for ax in axes: ax.set_ylim(-top, top)
     axes[-1].legend(title="layer", fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
-    _sign(fig, _about_gradients(records, "box: quartiles, whiskers: 5 and 95 %, each the mean over seeds"))
+    _sign(fig, _about_gradients(records, "box: quartiles, whiskers: 5 and 95 %, each the mean over seeds", missing))
     return fig
 
 # %% ../nbs/10_plots.ipynb #93d3a501
@@ -211,7 +229,9 @@ def wave(
     updates:int=10, # how many to show
 ): # matplotlib figure
     "Largest gradient of each layer at each of the first updates; grey: exactly none."
-    g, (fig, axes) = gradient_frame(records), panels(len(schemes), height=3.2)
+    g = gradient_frame(records)
+    schemes, missing = _present(g, schemes)
+    fig, axes = panels(len(schemes), height=3.2)
     g = g.assign(size=g[["min", "max"]].abs().max(axis=1))[g["update"] <= updates]
     positive = g["size"][g["size"] > 0]
     for ax, scheme in zip(axes, schemes):
@@ -222,7 +242,7 @@ def wave(
                     yticklabels=table.index.get_level_values("layer"), cbar=ax is axes[-1], cbar_kws=dict(label="largest gradient"))
         ax.grid(False)
         ax.set(title=NAMES.get(scheme, scheme), ylabel="layer (output on top)", xlabel="update")
-    _sign(fig, _about_gradients(records, "colour: mean over seeds; grey: exactly zero in every seed"))
+    _sign(fig, _about_gradients(records, "colour: mean over seeds; grey: exactly zero in every seed", missing))
     return fig
 
 # %% ../nbs/10_plots.ipynb #3b5b0f7f

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'ABOUT', 'Experiment', 'scheme_label', 'config_hash', 'results_path', 'cpu_name', 'environment',
-           'write_record', 'read_record', 'records', 'to_frame', 'read', 'scores', 'half_width', 'summary', 'published']
+           'write_record', 'read_record', 'is_done', 'records', 'to_frame', 'read', 'scores', 'half_width', 'summary',
+           'published']
 
-# %% ../nbs/06_results.ipynb #27392651
-import hashlib, json, math, os, platform, re, subprocess, warnings
+# %% ../nbs/06_results.ipynb #d98d2768
+import hashlib, json, math, platform, re, subprocess, warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from .basics import Refused, at_root, atomic
+from .basics import Refused, at_root, atomic, pick
 
 # %% ../nbs/06_results.ipynb #fdf43e51
 @dataclass(frozen=True)
@@ -140,21 +141,32 @@ def read_record(
         raise Refused(f"{path} is no complete record ({e}); move it away and run the experiment again") from None
     return record
 
+# %% ../nbs/06_results.ipynb #ea9b22c7
+def is_done(
+    path:str|Path, # where a record would be
+)->bool:
+    "Is there a complete record?"
+    try: return Path(path).exists() and bool(read_record(path))
+    except Refused: return False
+
 # %% ../nbs/06_results.ipynb #b200ef1d
 def records(
     root:str|Path="results", # folder of results
-    **settings, # only experiments with these, as model="fnn"
+    **settings, # only runs with these, as model="fnn", scheme="zero", seed=0
 )->list[dict]: # complete records, sorted by path
     "All complete records below `root`; one that is not complete is named in a warning and left out."
+    for k in settings: pick(k, [f.name for f in fields(Experiment)] + ["scheme", "seed", "status"], "setting of a record")
     found = []
     for path in sorted(at_root(root).glob("*/*/*/seed*.json")):
         try: record = read_record(path)
         except Refused as e: warnings.warn(str(e)); continue
-        if all(record["config"].get(k) == v for k, v in settings.items()): found.append(record)
+        c = record["config"]
+        about = {**c, **record, "scheme": scheme_label(c["init"], c["init_args"])}
+        if all(about.get(k) == v for k, v in settings.items()): found.append(record)
     return found
 
-# %% ../nbs/06_results.ipynb #3cf41531
-ABOUT = ("device", "torch", "git", "dirty") # of the environment
+# %% ../nbs/06_results.ipynb #f5b4bfa9
+ABOUT = ("device", "torch", "threads", "git", "dirty") # of the environment
 
 # %% ../nbs/06_results.ipynb #1e158cc7
 def to_frame(
@@ -175,7 +187,7 @@ def to_frame(
 # %% ../nbs/06_results.ipynb #dd8c883f
 def read(
     root:str|Path="results", # folder of results
-    **settings, # only experiments with these
+    **settings, # only runs with these, see `records`
 ): # pandas frame, see `to_frame`
     "Every complete record below `root` as one tidy frame."
     return to_frame(records(root, **settings))
@@ -204,7 +216,7 @@ def half_width(
 # %% ../nbs/06_results.ipynb #45a48a44
 def summary(
     frame, # of `read`
-    by=("dataset", "model", "scheme", "protocol"), # what makes a group
+    by=("dataset", "model", "scheme", "protocol", "hash"), # what makes a group; the hash keeps different settings apart
 ): # pandas frame: `by`, then mean, half_width, n, diverged, s_per_epoch
     "Mean score over seeds with its 95 % interval; diverged runs count with what they reached, and are counted."
     runs = scores(frame)
