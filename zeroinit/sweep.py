@@ -158,11 +158,11 @@ def execute(
     out:Path, # where the executed one goes; may be the same
     parameters:dict=None, # for its parameters cell
 )->Path: # `out`
-    "Run a notebook through papermill, in its own folder; `Refused` with the notebook's last words if it fails."
+    "Run a notebook through papermill, in the working folder; `Refused` with the notebook's last words if it fails."
     import logging, papermill
     logging.getLogger("papermill").setLevel(logging.ERROR)
     out.parent.mkdir(parents=True, exist_ok=True)
-    told = dict(cwd=str(notebook.parent), progress_bar=False, kernel_name="python3")
+    told = dict(progress_bar=False, kernel_name="python3") # and no cwd: papermill would change the whole process's, under other threads
     try: papermill.execute_notebook(str(notebook), str(out), parameters or {}, **told)
     except papermill.PapermillExecutionError as e: raise Refused(f"{notebook.name} stopped: {e.ename}: {e.evalue}") from None
     return _without_empty_tags(out)
