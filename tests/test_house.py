@@ -104,6 +104,8 @@ def test_cells_are_short_and_definitions_tested(path):
     assert [lines[0] for _, _, lines in exported if len(lines) > 30] == []
     for i, c, lines in exported:
         public = [n.name for n in ast.parse(c).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
+        following = "\n".join(x for x in code[i + 1 : i + 4] if not x.startswith("#| export"))
+        assert not public or re.search(r"\b(test_\w+\(|assert\b)", following), f"no test in the three cells after {public}"
         near = [x for x in code[i + 1 :] if not x.startswith("#| export")][:3]
         for name in public:
             assert any(re.search(rf"\b{name}\b", x) and re.search(r"\b(test_\w+\(|assert\b)", x) for x in near), f"no test within three cells of {name}"
