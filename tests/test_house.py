@@ -16,12 +16,16 @@ LIBRARY = [p for p in NOTEBOOKS if p.name[0].isdigit()]
 MAY_IMPORT = {
     "basics": set(),
     "data": set(),
-    "models": set(),
-    "inits": set(),
+    "batches": set(),
+    "blocks": set(),
+    "models": {"blocks"},
+    "rules": set(),
+    "inits": {"rules"},
     "probes": set(),
     "training": set(),
     "results": set(),
-    "experiments": {"data", "models", "inits", "probes", "training", "results"},
+    "protocols": {"data", "batches", "models", "inits", "training", "results"},
+    "experiments": {"data", "batches", "models", "inits", "probes", "training", "results", "protocols"},
     "sweep": {"experiments", "results", "data"},  # data: to say once, before the first run, that it is missing
     "plots": {"results", "probes"},  # probes: the names of the statistics it draws
     "papermill_output": set(),
@@ -105,10 +109,10 @@ def test_cells_are_short_and_definitions_tested(path):
     for i, c, lines in exported:
         public = [n.name for n in ast.parse(c).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
         following = "\n".join(x for x in code[i + 1 : i + 4] if not x.startswith("#| export"))
-        assert not public or re.search(r"\b(test_\w+\(|assert\b)", following), f"no test in the three cells after {public}"
+        assert not public or re.search(r"\b(test_\w+\(|assert\b|assert_close\()", following), f"no test in the three cells after {public}"
         near = [x for x in code[i + 1 :] if not x.startswith("#| export")][:3]
         for name in public:
-            assert any(re.search(rf"\b{name}\b", x) and re.search(r"\b(test_\w+\(|assert\b)", x) for x in near), f"no test within three cells of {name}"
+            assert any(re.search(rf"\b{name}\b", x) and re.search(r"\b(test_\w+\(|assert\b|assert_close\()", x) for x in near), f"no test within three cells of {name}"
 
 
 @pytest.mark.parametrize("path", [*LIBRARY, TOP / "nbs/run_experiment.ipynb"], ids=lambda p: p.stem)

@@ -85,7 +85,8 @@ def effective_rank(
     w:Tensor, # (out, ...) a weight
 )->float: # 0 for a zero weight, else 1 to min(out, in)
     "Exponential of the entropy of the normalised squared singular values."
-    s = torch.linalg.svdvals(w.detach().flatten(1).double())**2
+    m = w.detach().flatten(1).double()
+    s = torch.linalg.eigvalsh(m @ m.T if len(m) <= m.shape[1] else m.T @ m).clamp(min=0) # squared singular values, much faster
     if not s.sum() > 0: return 0. if s.sum() == 0 else float("nan")
     p = s/s.sum()
     return torch.special.entr(p).sum().exp().item()
