@@ -21,12 +21,14 @@ def pick(
     allowed:Iterable[str], # what there is
     what:str, # its kind, for the sentence
 )->str: # `name`
-    "Return `name` if it is `allowed`; otherwise raise `Refused` with near matches and everything that is allowed."
+    "Return `name` if it is `allowed`; otherwise raise `Refused` with near matches and all that is allowed (or some, of more than 40)."
     allowed = list(allowed)
     if name in allowed: return name
     near = difflib.get_close_matches(str(name), allowed, n=2)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-    raise Refused(f"unknown {what} {name!r}{hint}; choose one of: {', '.join(allowed)}")
+    some = allowed if len(allowed) <= 40 else difflib.get_close_matches(str(name), allowed, n=8, cutoff=0)
+    among = "" if some is allowed else f"{len(allowed)} names, among them "
+    raise Refused(f"unknown {what} {name!r}{hint}; choose one of: {among}{', '.join(some)}")
 
 # %% ../nbs/00_basics.ipynb #9f2a8531
 def root(

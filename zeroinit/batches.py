@@ -26,7 +26,8 @@ def step(f):
     STEPS[f.__name__] = f
     return f
 
-# %% ../nbs/00_batches.ipynb #5f9a0aa1
+# %% ../nbs/00_batches.ipynb #5561f8b9
+def _at(t, x): return t.to(x.device, non_blocking=True) # a few numbers to where the images are, without waiting for them
 def _coin(n, generator, p=.5): return torch.rand(n, generator=generator) < p
 def _windows(x, pad): return F.pad(x, (pad,)*4).unfold(2, x.shape[2], 1).unfold(3, x.shape[3], 1) # (B, C, 2*pad + 1, 2*pad + 1, H, W)
 
@@ -38,7 +39,7 @@ def flip(
     p:float=.5, # share of images
 )->Tensor: # (B, C, H, W)
     "Mirror each image, left to right, with probability `p`."
-    return torch.where(_coin(len(x), generator, p).to(x.device)[:, None, None, None], x.flip(3), x)
+    return torch.where(_at(_coin(len(x), generator, p), x)[:, None, None, None], x.flip(3), x)
 
 # %% ../nbs/00_batches.ipynb #193d1a99
 @step
@@ -48,7 +49,7 @@ def crop_flip(
     pad:int=4, # zeros on each side
 )->Tensor: # (B, C, H, W)
     "A random window of each padded image, then `flip` (Schicho 2023, ResNet-50)."
-    top, left = torch.randint(2*pad + 1, (2, len(x)), generator=generator).to(x.device)
+    top, left = _at(torch.randint(2*pad + 1, (2, len(x)), generator=generator), x)
     return flip(_windows(x, pad)[torch.arange(len(x), device=x.device), :, top, left], generator)
 
 # %% ../nbs/00_batches.ipynb #d6a2bbdb
@@ -76,9 +77,11 @@ def boxes(
     h, w = (area/shape).sqrt().round(), (area*shape).sqrt().round()
     fits = (h <= H) & (w <= W)
     first = fits.int().argmax(1, keepdim=True) # 0 where none fits
-    h, w = (torch.where(fits.any(1), t.gather(1, first)[:, 0], whole) for t, whole in ((h, H), (w, W)))
-    top, left = (torch.rand(2, n, generator=generator)*(torch.stack([H - h, W - w]) + 1)).floor()
-    return torch.stack([top, left, h, w])
+    largest = torch.tensor([min(H, round(W/ratio[0])), min(W, round(H*ratio[1]))]) # of a shape within the range
+    size = torch.where(fits.any(1), torch.stack([h, w]).gather(2, first.expand(2, n, 1))[..., 0], largest[:, None])
+    room = torch.tensor([[H], [W]]) - size
+    start = torch.where(fits.any(1), (torch.rand(2, n, generator=generator)*(room + 1)).floor(), (room/2).floor())
+    return torch.cat([start, size])
 
 # %% ../nbs/00_batches.ipynb #167c1245
 def resample(
@@ -88,12 +91,12 @@ def resample(
     "Each image's window, stretched to the size of the image, bilinear."
     H, W = x.shape[2:]
     def at(start, size, n): # (B, n) positions along one side, from -1 to 1
-        inside = ((torch.arange(n) + .5)*size[:, None]/n - .5).clamp(min=0).minimum(size[:, None] - 1)
+        inside = ((torch.arange(n, device=x.device) + .5)*size[:, None]/n - .5).clamp(min=0).minimum(size[:, None] - 1)
         return 2*(start[:, None] + inside)/max(n - 1, 1) - 1
-    top, left, h, w = windows
+    top, left, h, w = _at(windows, x)
     y, z = at(top, h, H), at(left, w, W)
     grid = torch.stack([z[:, None, :].expand(-1, H, -1), y[:, :, None].expand(-1, -1, W)], -1) # (B, H, W, 2)
-    return F.grid_sample(x.float(), grid.to(x.device), align_corners=True)
+    return F.grid_sample(x.float(), grid, align_corners=True)
 
 # %% ../nbs/00_batches.ipynb #64406226
 @step
@@ -105,7 +108,7 @@ def resized_crop(
     return resample(x, boxes(len(x), *x.shape[2:], generator))
 
 # %% ../nbs/00_batches.ipynb #dd4a9242
-def _grey(x): return (x*torch.tensor([.2989, .587, .114], device=x.device)[:, None, None]).sum(1, keepdim=True) # (B, 1, H, W)
+def _grey(x): return .2989*x[:, :1] + .587*x[:, 1:2] + .114*x[:, 2:] # (B, 1, H, W)
 def _blend(a, b, share): return (share*a + (1 - share)*b).clamp(0, 255)
 
 # %% ../nbs/00_batches.ipynb #b943da58
@@ -117,7 +120,7 @@ def shift_hue(
     (r, g, b), value, spread = x.unbind(1), x.amax(1), x.amax(1) - x.amin(1)
     d = torch.where(spread > 0, spread, 1.)
     sector = torch.where(value == r, (g - b)/d, torch.where(value == g, (b - r)/d + 2, (r - g)/d + 4)) # 0 to 6
-    k = (torch.tensor([5, 3, 1], device=x.device)[:, None, None] + sector[:, None] + 6*shift) % 6
+    k = (5 - 2*torch.arange(3, device=x.device)[:, None, None] + sector[:, None] + 6*shift) % 6 # 5, 3, 1
     return value[:, None] - spread[:, None]*torch.minimum(k, 4 - k).clamp(0, 1)
 
 # %% ../nbs/00_batches.ipynb #b044cc83
@@ -135,11 +138,11 @@ def jitter(
 )->Tensor: # (B, 3, H, W) float
     "Each image's brightness, contrast, saturation and hue, in a random order (Seo 2025: ColorJitter(0.4, 0.4, 0.4, 0.1))."
     low, high = torch.tensor(ranges).T
-    factors = (low + (high - low)*torch.rand(len(x), 4, generator=generator)).to(x.device)[:, :, None, None, None]
+    factors = _at(low + (high - low)*torch.rand(len(x), 4, generator=generator), x)[:, :, None, None, None]
     order, x = torch.rand(len(x), 4, generator=generator).argsort(1), x.float().clone()
     for turn in order.T:
         for j, change in enumerate(COLOURS):
-            i = (turn == j).nonzero()[:, 0].to(x.device)
+            i = _at((turn == j).nonzero()[:, 0], x)
             if len(i): x[i] = change(x[i], factors[i, j])
     return x
 
@@ -152,7 +155,7 @@ def grayscale(
 )->Tensor: # (B, 3, H, W) float
     "Take the colour from each image with probability `p` (Seo 2025: RandomGrayscale(0.1))."
     x = x.float()
-    return torch.where(_coin(len(x), generator, p).to(x.device)[:, None, None, None], _grey(x).expand_as(x), x)
+    return torch.where(_at(_coin(len(x), generator, p), x)[:, None, None, None], _grey(x).expand_as(x), x)
 
 # %% ../nbs/00_batches.ipynb #5b795dc9
 def mixup(
@@ -202,6 +205,7 @@ def pixels(
     if scale == "raw": return lambda x: x.float()
     mean, std = (t[:, None, None] for t in (IMAGENET if scale == "imagenet" else (d.mean, d.std.where(d.std > 0, 1.))))
     if scale == "imagenet" and d is not None and d.image_shape[0] != 3: raise Refused(f"scale imagenet is for colour images; {d.name} has {d.image_shape[0]} channel(s)")
+    mean, std = (t if d is None else t.to(d.x_train.device) for t in (mean, std)) # once, not at every batch
     return lambda x: x.float().div_(255).sub_(mean.to(x.device)).div_(std.to(x.device))
 
 # %% ../nbs/00_batches.ipynb #6d3798dd
@@ -213,7 +217,7 @@ class Batches:
         size:int, # images a batch; the last one may be smaller
         scale:str|Callable="unit", # what the model sees: a name in SCALES, or a function of `pixels`
         generator:torch.Generator=None, # shuffles; None: the order of `x`
-        augment:Callable=None, # f(x, y, chance) -> x, y, see the augment notebook
+        augment:Callable=None, # f(x, y, chance) -> x, y, of `augmentation`
         chance:torch.Generator=None, # of the augmentation, on the CPU
     ):
         self.x, self.y, self.size, self.augment = x, y, size, augment

@@ -153,7 +153,7 @@ def patches(
     "Cut images into square patches, row by row; raise `Refused` if they do not fit."
     C, H, W = image_shape
     patch = patch or (4 if max(H, W) <= 32 else 8)
-    if H % patch or W % patch: raise Refused(f"images of {H} x {W} cannot be cut into patches of {patch} x {patch}; choose a patch that divides both")
+    if H % patch or W % patch: raise Refused(f"images of {H} x {W} cannot be cut into patches of {patch} x {patch}; both sides must be multiples of {patch}")
     cut = nn.Sequential(OrderedDict(cut=nn.PixelUnshuffle(patch), rows=nn.Flatten(2), tokens=Transpose())) # (B, C*P*P, H/P, W/P) -> (B, N, C*P*P)
     return cut, (H//patch)*(W//patch), C*patch*patch
 

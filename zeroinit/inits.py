@@ -53,14 +53,14 @@ def zero(layer):
 # %% ../nbs/02_inits.ipynb #e34e6ad4
 @scheme(on=LAYERS + NORMS)
 def bias_normal(layer, mean=0., std=1., norm_bias=False):
-    "Weights 0, biases N(mean, std²) (Schicho 2023, figures 3 to 11); with `norm_bias`, the shift of each normalisation too."
-    if isinstance(layer, NORMS): return dict(bias=normal(mean, std)) if flag(norm_bias=norm_bias) else {}
-    return dict(weight=ZERO, bias=normal(mean, std))
+    "Weights 0, biases N(mean, std²) (Schicho 2023, figures 3 to 6, 8, 9); with `norm_bias`, the shift of each normalisation too."
+    norms = dict(bias=normal(mean, std)) if flag(norm_bias=norm_bias) else {}
+    return norms if isinstance(layer, NORMS) else dict(weight=ZERO, bias=normal(mean, std))
 
 # %% ../nbs/02_inits.ipynb #4d1a9ade
 @scheme
 def bias_uniform(layer, low=0., high=1.):
-    "Weights 0, biases U[low, high) (Schicho 2023, figures 3 to 11)."
+    "Weights 0, biases U[low, high) (Schicho 2023, figures 3, 5, 8, 9)."
     return dict(weight=ZERO, bias=uniform(low, high))
 
 # %% ../nbs/02_inits.ipynb #1b2b7774
@@ -170,6 +170,8 @@ def plan(
     for name, layer, parts in _sites(model, scheme):
         for p, rule in _call(scheme, layer, parts, args).items():
             where = f"layer {name or 'model'} ({type(layer).__name__})"
+            if p == "output" and isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
+                raise Refused(f"scheme {scheme} cannot put noise on {where}: torch's MultiheadAttention goes past the module")
             if p == "output": rules[f"{name}.output".lstrip(".")] = rule; continue
             if getattr(layer, p) is None: raise Refused(f"scheme {scheme} needs a {p} in {where}, which has none")
             if id(getattr(layer, p)) not in names or nn.parameter.is_lazy(getattr(layer, p)):

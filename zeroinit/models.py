@@ -219,7 +219,7 @@ def build(
 def _first_line(e): return str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
 def _try_out(net, name, image_shape, classes):
     "Refuse a network of somebody else's that cannot take such images, or does not answer with one number a class."
-    shapes = {k: torch.empty_like(v, device="meta") for k, v in net.state_dict().items()}
+    shapes = {k: torch.empty_like(v, device="meta") for k, v in (*net.named_parameters(), *net.named_buffers())}
     try: got = torch.func.functional_call(net, shapes, torch.empty(2, *image_shape, device="meta")).shape
     except Exception as e: raise Refused(f"{name} cannot take images of {' x '.join(map(str, image_shape[1:]))} ({_first_line(e)})") from None
     if got != (2, classes): raise Refused(f"{name} answers with shape {tuple(got)} to 2 images, not with one number for each of {classes} classes")

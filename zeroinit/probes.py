@@ -59,26 +59,29 @@ class Gradients(Probe):
 
 # %% ../nbs/03_probes.ipynb #feef12d3
 class Wake(Probe):
-    "The update (from 1) at which each parameter first has a gradient that is not exactly zero; None: not yet."
+    "The update (from 1) at which each parameter first has a gradient that is not exactly zero (None: not yet), and its largest entry then."
     name = "wake"
-    def __init__(self): self.updates, self.first, self.asleep = 0, {}, None
-    def begin(self, model): self.first = {n: None for n, _ in model.named_parameters()}; self.asleep = None
+    def __init__(self): self.updates, self.first, self.size, self.asleep = 0, {}, {}, None
+    def begin(self, model): self.first, self.size, self.asleep = {n: None for n, _ in model.named_parameters()}, {}, None
     def step(self, model):
         self.updates += 1
         parameters = dict(model.named_parameters())
         names = [n for n, first in self.first.items() if first is None]
         if not names: return
-        zero = torch.zeros((), dtype=torch.bool, device=parameters[names[0]].device)
-        awake = torch.stack([zero if parameters[n].grad is None else parameters[n].grad.any() for n in names])
-        if self.asleep is None: self.asleep = torch.zeros(len(names), dtype=torch.int64, device=zero.device)
-        self.asleep = torch.where(awake & (self.asleep == 0), self.updates, self.asleep)
+        zero = torch.zeros((), dtype=torch.float64, device=parameters[names[0]].device)
+        grads = [parameters[n].grad for n in names]
+        size = torch.stack([zero if g is None or not g.numel() else g.abs().max().double() for g in grads])
+        if self.asleep is None: self.asleep = torch.zeros(2, len(names), dtype=torch.float64, device=zero.device) # update, size
+        now = torch.stack([torch.full_like(size, self.updates), size])
+        self.asleep = torch.where((size != 0) & (self.asleep[0] == 0), now, self.asleep) # a NaN is not zero
     def epoch(self, model, epoch, last):
         if self.asleep is None: return
         names = [n for n, first in self.first.items() if first is None]
-        self.first |= {n: k or None for n, k in zip(names, self.asleep.tolist())}
+        for n, k, size in zip(names, *self.asleep.tolist()):
+            if k: self.first[n], self.size[n] = int(k), float(f"{size:.3g}") if abs(size) < float("inf") else None
         self.asleep = None
-    def state(self): return dict(updates=self.updates, first=self.first)
-    def load(self, state): self.updates, self.first = state["updates"], state["first"]
+    def state(self): return dict(updates=self.updates, first=self.first, size=self.size)
+    def load(self, state): self.updates, self.first, self.size = state["updates"], state["first"], state.get("size", {})
 
 # %% ../nbs/03_probes.ipynb #b6aae716
 def effective_rank(

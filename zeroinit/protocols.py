@@ -69,7 +69,7 @@ def protocol(
     name:str, # clean or published
     init:str, # the scheme, since small networks at zero were trained for fewer epochs
 )->dict: # a value for each setting that a person may leave open
-    "The settings of one row of the works' protocols; raise `Refused` where nothing was published."
+    "The settings of a row of the works' protocols, or of the row they borrow; somebody else's model has none that was published."
     pick(name, PROTOCOLS, "protocol")
     if ":" in model and name == "published": raise Refused(f"neither work published a protocol for {model}; choose protocol clean")
     model = "resnet50" if ":" in model else model
@@ -167,7 +167,8 @@ def _told(init, args):
     "A scheme's arguments without those that have their default value."
     defaults = arguments(init)
     for k in args or {}: pick(k, [*defaults, "head_bias"], f"argument of scheme {init}")
-    return {k: v for k, v in (args or {}).items() if v != defaults.get(k)} or None
+    def same(a, b): return a == b and isinstance(a, bool) == isinstance(b, bool)
+    return {k: v for k, v in (args or {}).items() if not same(v, defaults.get(k))} or None
 
 # %% ../nbs/07_protocols.ipynb #5f55566c
 def image_shape(dataset): # by its name in records
@@ -178,8 +179,8 @@ def image_shape(dataset): # by its name in records
 # %% ../nbs/07_protocols.ipynb #8bd7c0b0
 @lru_cache(maxsize=256)
 def _try(model, init, args, shape):
-    "Build a model where it costs nothing and plan its scheme, so that what cannot be run is refused."
-    with torch.device("meta"): net = build(model, image_shape=shape, classes=10)
+    "Build a model, ours where it costs nothing, and plan its scheme, so that what cannot be run is refused."
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if ":" in model else "meta"): net = build(model, image_shape=shape, classes=10)
     plan(net, init, **json.loads(args) or {})
 
 # %% ../nbs/07_protocols.ipynb #b5cfcf26

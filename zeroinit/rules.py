@@ -23,7 +23,7 @@ from .basics import Refused
 class Rule:
     "How one tensor is filled."
     text: str # for the table
-    fill: Callable # fill(tensor, generator), in place
+    fill: Callable # fill(tensor, generator), in place; for an output: fill(layer, base=, name=)
 
 # %% ../nbs/02_rules.ipynb #27c88c2c
 ZERO = Rule("0", lambda t, g: t.zero_())
@@ -116,8 +116,9 @@ def roles(
         there = [n for n, m in model.named_modules() if isinstance(m, kind)]
         for n, role in zip((there[:1] + there[-1:]), names): found[n] |= {role} - {None}
     for path, parent in model.named_modules():
-        inner = [(f"{path}.{n}" if path else n, m) for n, m in parent.named_children() if isinstance(m, LAYERS)][-2:]
-        if len(inner) < 2: continue
+        learn = [(n, m) for n, m in parent.named_children() if not isinstance(m, NORMS) and any(True for _ in m.parameters())]
+        inner = [(f"{path}.{n}" if path else n, m) for n, m in learn[-2:]]
+        if len(inner) < 2 or not all(isinstance(m, LAYERS) for _, m in inner): continue
         (a, x), (b, y) = inner
         if _sizes(x) == _sizes(y)[::-1] and _sizes(x)[0] < _sizes(x)[1] and fan_in(x) == _sizes(x)[0]: # 1 x 1 at most
             found[a].add("ffn_in"); found[b].add("ffn_out")
@@ -129,25 +130,25 @@ class TransientNoise:
     KEY = "transient_noise" # in a state dict: base and passes
     def __init__(self, layer, bound, base, name):
         self.bound, self.base, self.name, self.over = bound, base, name, False
-        self.passes = [0, 0] # in evaluation, in training
+        self.passes, self.trained = [0, 0], False # in evaluation and in training; whether the last one was in training
         self.handles = [layer.register_forward_hook(self), layer.register_state_dict_post_hook(partial(TransientNoise._save, self)),
                         layer.register_load_state_dict_pre_hook(partial(TransientNoise._load, self))]
     def __call__(self, layer, inputs, output):
         self.passes[layer.training] += 1
         k = self.passes[layer.training]
-        if layer.training and not k & (k - 1): self.over |= bool(layer.weight.any())
-        if self.over: return self.remove()
+        ask, self.trained = not k & (k - 1) if layer.training else self.trained, layer.training
+        if self.over or ask and bool(layer.weight.any()): return self.remove()
         g = stream(self.base, f"{self.name}:{layer.training}:{k}")
         noise = torch.empty(_features(layer)).uniform_(-self.bound, self.bound, generator=g)
-        last = isinstance(layer, (nn.Linear, nn.LayerNorm)) # dimension of the features; else the second
+        last = isinstance(layer, nn.Linear) or type(layer) is nn.LayerNorm # dimension of the features; else the second, as in LayerNorm2d
         noise = noise.to(output, non_blocking=True) if last else noise.to(output, non_blocking=True).view(-1, *[1]*(output.ndim - 2))
         return output + noise*~layer.weight.any()
     def _save(self, layer, state, prefix, _):
-        if not self.over: state[prefix + self.KEY] = torch.tensor([self.base, *self.passes])
-    def _load(self, layer, state, prefix, *_): # no entry: the saved layer was awake
+        if not self.over and not layer.weight.any(): state[prefix + self.KEY] = torch.tensor([self.base, *self.passes])
+    def _load(self, layer, state, prefix, *_): # a weight without our entry was saved awake
         saved = state.pop(prefix + self.KEY, None)
-        self.over = saved is None
         if saved is not None: self.base, *self.passes = saved.tolist()
+        else: self.over |= prefix + "weight" in state
     def remove(self):
         for h in self.handles: h.remove()
 

@@ -41,12 +41,13 @@ def plan(
     import pandas as pd
     from zeroinit.results import is_done, read, results_path
     known = read(results_root)
-    speed = known.groupby(["dataset", "model"]).seconds.median().to_dict() if len(known) else {}
-    rows = pd.DataFrame([dict(dataset=e.dataset, model=e.model, scheme=e.scheme, protocol=e.protocol, epochs=e.epochs, hash=e.hash,
+    sized = known.assign(train_size=known["train_size"].fillna(0))
+    speed = sized.groupby(["dataset", "model", "train_size"]).seconds.median().to_dict() if len(known) else {}
+    rows = pd.DataFrame([dict(dataset=e.dataset, model=e.model, scheme=e.scheme, protocol=e.protocol, epochs=e.epochs, hash=e.hash, size=e.train_size or 0,
                               seeds=1, done=int(is_done(results_path(results_root, e, s)))) for _, e, s in jobs_of(suite, only)])
     table = rows.groupby([c for c in rows if c not in ("seeds", "done")], sort=False, as_index=False)[["seeds", "done"]].sum()
-    seconds = [speed.get((r.dataset, r.model), float("nan")) for r in table.itertuples()]
-    return table.assign(minutes=(table.seeds - table.done)*table.epochs*seconds/60).drop(columns="hash")
+    seconds = [speed.get((r.dataset, r.model, r.size), float("nan")) for r in table.itertuples()]
+    return table.assign(minutes=(table.seeds - table.done)*table.epochs*seconds/60).drop(columns=["hash", "size"])
 
 # %% ../nbs/08_sweep.ipynb #052cdaa9
 def cores():
@@ -185,9 +186,15 @@ def execute_all(
     notebooks:list, # paths
     out:Path, # folder for the executed ones
     parameters:dict=None, # for their parameters cells
+    some:bool=False, # leave out, with a line, those that have nothing to draw
 )->list: # their paths
     "Execute notebooks, as many at a time as there are cores."
-    with ThreadPoolExecutor(cores()) as pool: return list(pool.map(lambda nb: execute(nb, out/nb.name, parameters), notebooks))
+    def one(nb):
+        try: return execute(nb, out/nb.name, parameters)
+        except Refused as e:
+            if not some or "NothingToDraw" not in str(e): raise
+            print(f"{nb.stem} is left out: {str(e).split('NothingToDraw: ')[-1]}", flush=True)
+    with ThreadPoolExecutor(cores()) as pool: return [made for made in pool.map(one, notebooks) if made]
 
 # %% ../nbs/08_sweep.ipynb #ac8a9ddf
 def _report_project(nbs, figures):
@@ -211,7 +218,7 @@ def report(
     if not figures: raise Refused(f"there are no figure notebooks in {nbs}; report works inside a checkout")
     if not out: return _report_project(nbs, figures)
     told = dict(results_root=str(at_root(results_root)), images=str(at_root(out)/"images")) | ({"suite": suite} if suite else {})
-    return execute_all(figures, at_root(out)/"notebooks", told)
+    return execute_all(figures, at_root(out)/"notebooks", told, some=True)
 
 # %% ../nbs/08_sweep.ipynb #afb5dcdc
 def _list(a):
