@@ -139,7 +139,7 @@ def test_committed_records_are_whole_and_of_this_code(tree, call):
     call(sys.executable, "-c", """
 from zeroinit.experiments import SUITES
 from zeroinit.results import is_done, read_record, results_path
-for name in ("schicho-mnist", "schicho-gradients"):
+for name in ("schicho-mnist", "schicho-gradients", "reduced-cifar", "reduced-longer"):
     for e, seeds in SUITES[name]():
         for s in seeds:
             assert is_done(results_path("results", e, s)), (name, e, s)

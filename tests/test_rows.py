@@ -35,6 +35,24 @@ def test_row_runs(model, dataset, protocol, data_root, tmp_path):
     assert all(first == 1 for name, first in record["probes"]["wake"]["first"].items() if name.endswith("weight"))
 
 
+@pytest.mark.parametrize("model, dataset, init, args", [
+    ("resnet50", "cifar10", "published_resnet50_normal", {}), ("resnet50", "cifar10", "bias_normal", {"norm_bias": True}),
+    ("bottleneck_resnet", "cifar10", "zero_head", {}), ("vit", "tiny_imagenet", "zero_ffn_out", {}),
+    ("mixer", "cifar10", "zero_ffn_in", {}), ("mixer", "tiny_imagenet", "zero_ffn_out", {}),
+    ("mixer", "tiny_imagenet", "transient_noise", {}), ("mixer", "tiny_imagenet", "transient_noise", {"zero_norm": True}),
+])
+def test_the_works_own_schemes_on_their_own_models(model, dataset, init, args, data_root, tmp_path):
+    from zeroinit.experiments import run
+    from zeroinit.protocols import resolve
+
+    told = dict(protocol="published", epochs=1, train_size=12, batch_size=4, eval_size=2, probe_steps=0)
+    e = resolve(model=model, dataset=dataset, init=init, init_args=args, **told)
+    (record,) = run(e, results_root=tmp_path / "results", data_root=data_root, device="cpu", quiet=True)
+    first = record["probes"]["wake"]["first"]
+    assert record["status"] == "done" and first["head.weight"] == 1
+    assert 1 < max(v or 99 for k, v in first.items() if k.endswith("weight"))  # something had to wait
+
+
 def papermill(call, data_root, tmp_path, *parameters):
     small = {"epochs": 1, "train_size": 6, "eval_size": 2, "device": "cpu", "results_root": tmp_path / "results", "data_root": data_root}
     told = [x for k, v in small.items() for x in ("-p", k, v)]

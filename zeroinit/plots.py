@@ -30,7 +30,7 @@ NAMES = {"logistic": "linear baseline", "default": "default", "zero": "weights 0
          "bias_normal(std=0.01)": "weights 0, biases × 0.01", "bias_normal(std=100)": "weights 0, biases × 100",
          "published_resnet50_normal": "as published: stem and head\nweights 0, biases N(0, 1)",
          "published_resnet50_uniform": "as published: stem and head\nweights 0, biases U[0, 1)",
-         "bias_normal(norm_bias=True)": "weights 0, biases and\nnorm shifts N(0, 1)", "transient_noise": "all constant, noise\nuntil a layer wakes",
+         "bias_normal(norm_bias=True)": "weights 0, biases and\nnorm shifts N(0, 1)", "transient_noise": "every layer constant, noise\nuntil it wakes",
          "zero_ffn_in": "first feed-forward layers\nand head 0", "zero_ffn_out": "second feed-forward layers\nand head 0"}
 
 # %% ../nbs/10_plots.ipynb #aee24cee
@@ -271,61 +271,91 @@ def _outcomes(ax, groups):
 # %% ../nbs/10_plots.ipynb #01f907a5
 def wake_frame(
     records, # of `results.records`
-): # pandas frame: model, scheme, seed, depth (1: input), layer, update (NaN: never)
-    "The update at which each layer's weight first had a gradient that is not exactly zero."
+): # pandas frame: model, scheme, protocol, seed, depth (1: input), layer, update (NaN: never), size of the largest entry then
+    "When each layer's weight first had a gradient that is not exactly zero, and how large that was."
     rows = []
     for r in records:
-        c, first = r["config"], r["probes"]["wake"]["first"]
+        c, wake = r["config"], r["probes"]["wake"]
         layers = dict.fromkeys(row["layer"] for row in r["probes"]["symmetry"]["rows"])
-        rows += [dict(model=c["model"], scheme=scheme_label(c["init"], c["init_args"]), seed=r["seed"], depth=i, layer=layer,
-                      update=first.get(f"{layer}.weight", first.get(layer))) for i, layer in enumerate(layers, 1)]
-    return pd.DataFrame(rows, columns=["model", "scheme", "seed", "depth", "layer", "update"]).astype(dict(update=float))
+        about = dict(model=c["model"], scheme=scheme_label(c["init"], c["init_args"]), protocol=c["protocol"], seed=r["seed"])
+        def of(what, layer): return wake.get(what, {}).get(f"{layer}.weight", wake.get(what, {}).get(layer))
+        rows += [dict(about, depth=i, layer=l, update=of("first", l), size=of("size", l)) for i, l in enumerate(layers, 1)]
+    return pd.DataFrame(rows, columns=["model", "scheme", "protocol", "seed", "depth", "layer", "update", "size"]).astype(dict(update=float, size=float))
 
-# %% ../nbs/10_plots.ipynb #b067c52f
-def _wakes(ax, wakes, groups, most):
-    "A strip for each scheme: layers from input to output, coloured by the update at which they woke; grey: never."
-    kept = wakes[wakes["model"] == groups[0][0]]
-    table = kept.pivot_table(index="scheme", columns="depth", values="update", aggfunc="median", dropna=False)
-    table = table.reindex([scheme for _, scheme, _, _ in groups])
+# %% ../nbs/10_plots.ipynb #87aa2694
+def _strips(ax, wakes, value, groups, cmap, norm):
+    "A strip for each scheme, its layers from input to output: the median over seeds of `value`; grey where any seed's layer never woke."
+    asleep = wakes.pivot_table(index="scheme", columns="depth", values="update", aggfunc=lambda u: u.isna().any(), dropna=False)
+    table = wakes.pivot_table(index="scheme", columns="depth", values=value, aggfunc="median", dropna=False)
+    table = table.mask(asleep.astype(bool)).reindex([scheme for _, scheme, _, _ in groups])
     ax.set_facecolor("0.8")
     place = (.5, len(table.columns) + .5, len(table) - .5, -.5)
-    image = ax.imshow(np.ma.masked_invalid(table), aspect="auto", interpolation="none", cmap="viridis_r", norm=LogNorm(1, most), extent=place)
+    image = ax.imshow(np.ma.masked_invalid(table), aspect="auto", interpolation="none", cmap=cmap, norm=norm, extent=place)
     ax.set_yticks(range(len(groups)), [NAMES.get(key, key) for _, _, key, _ in groups], fontsize=8)
     ax.set(xlabel="layer, input to output")
     ax.grid(False)
     return image
 
+# %% ../nbs/10_plots.ipynb #07630078
+def _waking(fig, rows, columns, wakes):
+    "Rows of strips below the accuracies: the update at which a layer woke, and the largest entry of its gradient then."
+    most = max(2, np.nanmax(wakes["update"]))
+    kinds = [("update", "viridis_r", LogNorm(1, most), "update of waking", [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500) if t <= most], "neither"),
+             ("size", "magma", LogNorm(1e-12, 1e3), "largest gradient then", [1e-12, 1e-9, 1e-6, 1e-3, 1, 1e3], "min")]
+    for axes, (value, cmap, norm, label, ticks, extend) in zip(rows, kinds):
+        for ax, (model, protocol, groups) in zip(axes, columns):
+            image = _strips(ax, wakes[(wakes["model"] == model) & (wakes["protocol"] == protocol)], value, groups, cmap, norm)
+        fig.colorbar(image, ax=axes, label=label, shrink=.9, ticks=ticks, extend=extend).set_ticklabels([f"{t:g}" for t in ticks])
+
+# %% ../nbs/10_plots.ipynb #d25b5f01
+def _columns(frame, models, schemes, suite):
+    "The panels there are runs for, (model, protocol, groups), and what is missing in them."
+    columns, missing = [], []
+    for m in models:
+        for p in ("published", "clean"):
+            runs = frame[(frame.model == m) & (frame.protocol == p)]
+            if not len(runs): continue
+            groups, gaps = wanted(runs, schemes, f"`zeroinit run {suite}`")
+            columns.append((m, p, groups)); missing += [f"{s} ({m})" for s in gaps]
+    if not columns: raise NothingToDraw(f"there are no records of {' or '.join(models)} for this figure; `zeroinit run {suite}` makes them")
+    return columns, missing
+
 # %% ../nbs/10_plots.ipynb #9e6b4825
 def story(
     frame, # of `to_frame`, with the linear baseline's runs
     records, # the same runs
-    models, # a column each
+    models, # a column for each model and protocol there is
     schemes, # labels, from top to bottom
     title:str="", # what is shown
     suite:str="reduced-cifar", # the suite that makes the runs
+    chance:float=.1, # accuracy of guessing
 ): # matplotlib figure
-    "Above: test accuracy of each scheme beside the linear baseline; below: when each layer woke."
-    found = {m: wanted(frame[frame.model == m], schemes, f"`zeroinit run {suite}`") for m in models}
-    wakes, base = wake_frame(records), frame[frame.model == "logistic"]
-    fig, axes = panels(len(models), 6., .34*len(schemes) + 1.4, rows=2)
-    most = max(2, np.nanmax(wakes["update"]))
-    for i, (model, (groups, _)) in enumerate(found.items()):
-        _outcomes(axes[i], groups)
-        if len(base): axes[i].axvline(scores(base).score.mean(), color="black", ls="--", lw=1)
-        axes[i].axvline(1/10, color="0.6", ls=":", lw=1)
-        axes[i].set_title(f"{model}, {frame[frame.model == model].precision.iloc[0]}")
-        image = _wakes(axes[len(models) + i], wakes, groups, most)
-    low, high = min(0, *(a.get_xlim()[0] for a in axes[:len(models)])), max(a.get_xlim()[1] for a in axes[:len(models)])
-    for a in axes[:len(models)]: a.set_xlim(max(low, 0), high)
-    ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500) if t <= most]
-    fig.colorbar(image, ax=axes[len(models):], label="update of waking", shrink=.9, ticks=ticks).set_ticklabels(map(str, ticks))
-    fig.suptitle("\n".join(textwrap.wrap(title, int(9*fig.get_figwidth()))), fontsize=13)
-    shown = frame[frame.model.isin([*models, "logistic"])]
-    both = [c for c in ("test_train_acc", "test_eval_acc") if c in frame and frame[frame.model.isin(models)][c].notna().any()]
-    modes = {"test_train_acc": "diamond: the same images with the model in training mode; ", "test_eval_acc": "diamond: the same images in evaluation mode; "}
-    words = "".join(modes[c] for c in both) + "bar: 95 % t interval over seeds; dashed: linear baseline; dotted: chance; grey: no gradient at all"
-    _sign(fig, caption(shown, words, [f"{s} ({m})" for m, (_, gaps) in found.items() for s in gaps]))
+    "Above: test accuracy of each scheme beside the linear baseline; below: when each layer woke, and by how large a gradient."
+    columns, missing = _columns(frame, models, schemes, suite)
+    wakes, n = wake_frame(records), len(columns)
+    wakes, shown = wakes[wakes["model"].isin(models)], frame[frame.model.isin(models)]
+    sized = bool(wakes.groupby("model")["size"].count().min() > 0)
+    fig, axes = panels(n, 6., .34*len(schemes) + 1.4, rows=3 if sized else 2)
+    for ax, (model, protocol, groups) in zip(axes, columns):
+        _outcomes(ax, groups)
+        for run in [scores(r).score.mean() for _, r in frame[(frame.model == "logistic") & (frame.protocol == protocol)].groupby("hash")]:
+            ax.axvline(run, color="black", ls="--", lw=1)
+        ax.axvline(chance, color="0.6", ls=":", lw=1)
+        ax.set_title(f"{model}, {protocol} protocol, {groups[0][3].precision.iloc[0]}", fontsize=11)
+    for ax in axes[:n]: ax.set_xlim(0, max(a.get_xlim()[1] for a in axes[:n]))
+    _waking(fig, [axes[n:2*n], axes[2*n:]][:1 + sized], columns, wakes)
+    first = shown.iloc[0]
+    size = f"{first.train_size:,.0f} images of {first.dataset}" if pd.notna(first.train_size) else first.dataset
+    fig.suptitle("\n".join(textwrap.wrap(f"{title} ({size}, {first.epochs} epochs)", int(9*fig.get_figwidth()))), fontsize=13)
+    _sign(fig, caption(pd.concat([shown, frame[frame.model == "logistic"]]), _legend(shown), missing))
     return fig
+
+# %% ../nbs/10_plots.ipynb #9de27044
+def _legend(shown):
+    "What the marks of `story` mean."
+    modes = {"test_train_acc": "diamond: the same images with the model in training mode", "test_eval_acc": "diamond: the same images in evaluation mode"}
+    words = [w for column, w in modes.items() if column in shown and shown[column].notna().any()]
+    return "; ".join([*words, "bar: 95 % t interval over seeds", "dashed: linear baseline", "dotted: chance", "grey: no gradient at all"])
 
 # %% ../nbs/10_plots.ipynb #3b5b0f7f
 def history(
