@@ -72,7 +72,7 @@ def caption(
     runs = frame.drop_duplicates(["hash", "seed"])
     n, commits = runs.groupby("hash").size(), list(runs.git.map(lambda g: str(g)[:7]).unique())
     dirty, diverged = int(runs.dirty.fillna(False).sum()), int((runs.status == "diverged").sum())
-    parts = [f"n = {n.min()} seeds" if n.min() == n.max() else f"n = {n.min()} to {n.max()} seeds", covers,
+    parts = ["n = 1 seed" if n.max() == 1 else f"n = {n.min()} seeds" if n.min() == n.max() else f"n = {n.min()} to {n.max()} seeds", covers,
              f"{', '.join(runs.device.unique())}, torch {', '.join(runs.torch.unique())}",
              f"code {', '.join(commits[:3])}" + (f" and {len(commits) - 3} more" if len(commits) > 3 else ""),
              f"{dirty} of {len(runs)} runs with uncommitted code" if dirty else "", f"{diverged} diverged" if diverged else "",
@@ -300,12 +300,15 @@ def _strips(ax, wakes, value, groups, cmap, norm):
 def _waking(fig, rows, columns, wakes):
     "Rows of strips below the accuracies: the update at which a layer woke, and the largest entry of its gradient then."
     most = max(2, np.nanmax(wakes["update"]))
-    kinds = [("update", "viridis_r", LogNorm(1, most), "update of waking", [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500) if t <= most], "neither"),
+    whole = [t for t in ((1, 2, 3, 4) if most < 5 else (1, 2, 5, 10, 20, 50, 100, 200, 500)) if t <= most]
+    kinds = [("update", "viridis_r", LogNorm(1, most), "update of waking", whole, "neither"),
              ("size", "magma", LogNorm(1e-12, 1e3), "largest gradient then", [1e-12, 1e-9, 1e-6, 1e-3, 1, 1e3], "min")]
     for axes, (value, cmap, norm, label, ticks, extend) in zip(rows, kinds):
         for ax, (model, protocol, groups) in zip(axes, columns):
             image = _strips(ax, wakes[(wakes["model"] == model) & (wakes["protocol"] == protocol)], value, groups, cmap, norm)
-        fig.colorbar(image, ax=axes, label=label, shrink=.9, ticks=ticks, extend=extend).set_ticklabels([f"{t:g}" for t in ticks])
+        bar = fig.colorbar(image, ax=axes, label=label, shrink=.9, ticks=ticks, extend=extend)
+        bar.set_ticklabels([f"{t:g}" for t in ticks])
+        bar.minorticks_off()
 
 # %% ../nbs/10_plots.ipynb #d25b5f01
 def _columns(frame, models, schemes, suite):
@@ -347,7 +350,7 @@ def story(
     first = shown.iloc[0]
     size = f"{first.train_size:,.0f} images of {first.dataset}" if pd.notna(first.train_size) else first.dataset
     fig.suptitle("\n".join(textwrap.wrap(f"{title} ({size}, {first.epochs} epochs)", int(9*fig.get_figwidth()))), fontsize=13)
-    _sign(fig, caption(pd.concat([shown, frame[frame.model == "logistic"]]), _legend(shown), missing))
+    _sign(fig, caption(shown, _legend(shown), missing))
     return fig
 
 # %% ../nbs/10_plots.ipynb #9de27044
