@@ -27,8 +27,8 @@ def pick(
     near = difflib.get_close_matches(str(name), allowed, n=2)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     some = allowed if len(allowed) <= 40 else difflib.get_close_matches(str(name), allowed, n=8, cutoff=0)
-    among = "" if some is allowed else f"{len(allowed)} names, among them "
-    raise Refused(f"unknown {what} {name!r}{hint}; choose one of: {among}{', '.join(some)}")
+    what_there_is = "choose one of: " if some is allowed else f"there are {len(allowed)}, among them "
+    raise Refused(f"unknown {what} {name!r}{hint}; {what_there_is}{', '.join(some)}")
 
 # %% ../nbs/00_basics.ipynb #9f2a8531
 def root(

@@ -257,9 +257,10 @@ def reduced_cifar():
 # %% ../nbs/07_experiments.ipynb #024d8b57
 @suite
 def reduced_longer():
-    "The ResNet-50 from default on the same 2,000 images for twice as long, beside the linear model."
+    "The two deep ResNets from default on the same 2,000 images for twice as long, beside the linear model."
     return [*_grid(3, MIXED[:1], model="logistic", **{**REDUCED, "epochs": 6}),
-            *_grid(1, MIXED[:1], model="resnet50", precision="bf16", both_modes=True, **{**REDUCED, "epochs": 6})]
+            *[x for m, p in (("bottleneck_resnet", None), ("resnet50", "bf16"))
+              for x in _grid(1, MIXED[:1], model=m, precision=p, both_modes=True, **{**REDUCED, "epochs": 6})]]
 
 # %% ../nbs/07_experiments.ipynb #0d7137b6
 def of_suite(

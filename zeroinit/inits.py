@@ -32,9 +32,9 @@ def scheme(
     return f
 
 # %% ../nbs/02_inits.ipynb #54ef210b
-def schemes():
-    "The names of all schemes."
-    return list(SCHEMES)
+def schemes(): # name -> what it does, and its source
+    "All schemes by name."
+    return {name: " ".join(f.__doc__.split()) for name, f in SCHEMES.items()}
 
 # %% ../nbs/02_inits.ipynb #4cd1072f
 @scheme
@@ -171,9 +171,9 @@ def plan(
         for p, rule in _call(scheme, layer, parts, args).items():
             where = f"layer {name or 'model'} ({type(layer).__name__})"
             if p == "output" and isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
-                raise Refused(f"scheme {scheme} cannot put noise on {where}: torch's MultiheadAttention goes past the module")
+                raise Refused(f"scheme {scheme} cannot put noise on {where}: torch's MultiheadAttention uses its weight without calling it")
             if p == "output": rules[f"{name}.output".lstrip(".")] = rule; continue
-            if getattr(layer, p) is None: raise Refused(f"scheme {scheme} needs a {p} in {where}, which has none")
+            if getattr(layer, p) is None: raise Refused(f"scheme {scheme} needs a {p} in {where}, which has none; default and zero need none")
             if id(getattr(layer, p)) not in names or nn.parameter.is_lazy(getattr(layer, p)):
                 raise Refused(f"scheme {scheme} cannot set the {p} of {where}: it is parametrized, pruned, or not there yet")
             rules.setdefault(names[id(getattr(layer, p))], rule)
@@ -202,6 +202,7 @@ def initialize(
 ): # pandas frame: parameter, shape, rule ('left alone' if none), mean, std, min, max, zero_share
     "Apply a scheme to the layers it is for; raise `Refused`, with the model untouched, where it cannot."
     import pandas as pd
+    if not isinstance(model, nn.Module): raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
     if not isinstance(generator, (torch.Generator, type(None))):
         raise Refused(f"generator must be a torch.Generator, not {generator!r}; give a scheme's arguments by name, as std=100")
     rules = plan(model, scheme, head_bias, **args)

@@ -34,13 +34,13 @@ class Experiment:
     precision: str = "auto"
     probe_steps: int = 10 # first updates whose gradients are described
 
-    scale: str = None # what the model sees of a pixel: unit, raw
+    scale: str = None # what the model sees of a pixel: unit, raw, standard, imagenet
     reduction: str = None # of the loss over a batch: mean, sum
     reshuffle: bool = None # a new order each epoch, or one for the whole run
     eval_mode: str = None # the model's mode while tested: eval, train
     shared_init: bool = None # all seeds start from one draw of torch's default
     split: str = None # of the training images: stratified, unused (set aside at random, never looked at), whole
-    metric: str = None # what a run's score is: last, max (over the test epochs), last50 (mean of the last 50)
+    metric: str = None # what a run's score is: last, max (over the test epochs), last50 (mean of the last 50, or of all)
     lr_step: int = None # epochs between cuts of the learning rate
     lr_gamma: float = None # what a cut multiplies it by
     eval_size: int = None # images of each evaluated split; None: all
@@ -106,6 +106,7 @@ def environment(
         zeroinit=zeroinit.__version__, platform=platform.platform(terse=True), device_type=kind,
         device=torch.cuda.get_device_name(device) if kind == "cuda" else cpu_name(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
+        tf32=torch.backends.cudnn.allow_tf32 if kind == "cuda" else False,
         git=_git("rev-parse", "HEAD") if own else None,
         dirty=bool(_git("status", "--porcelain", "--", ".")) if own else None)
 
@@ -221,12 +222,13 @@ def half_width(
 def summary(
     frame, # of `read`
     by=("dataset", "model", "scheme", "protocol", "hash"), # what makes a group; the hash keeps different settings apart
-): # pandas frame: `by`, then mean, half_width, n, diverged, s_per_epoch
+): # pandas frame: `by`, mean, half_width, n, diverged, s_per_epoch, and the test accuracy in the other mode, if there is one
     "Mean score over seeds with its 95 % interval; diverged runs count with what they reached, and are counted."
     runs = scores(frame)
+    modes = {c: (c, "mean") for c in ("test_train_acc", "test_eval_acc") if c in runs and runs[c].notna().any()} # of the last epoch
     return runs.groupby(list(by)).agg(
         mean=("score", "mean"), half_width=("score", half_width), n=("score", "size"),
-        diverged=("status", lambda s: int((s == "diverged").sum())), s_per_epoch=("seconds", "median")).reset_index()
+        diverged=("status", lambda s: int((s == "diverged").sum())), s_per_epoch=("seconds", "median"), **modes).reset_index()
 
 # %% ../nbs/06_results.ipynb #e53ddce1
 def published(): # pandas frame: work, figure, dataset, model, scheme, epochs, metric, value, half_width, runs, read_from

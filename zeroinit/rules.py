@@ -91,8 +91,8 @@ def stream(
 # %% ../nbs/02_rules.ipynb #7534f469
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd) # every linear and convolution layer, transposed ones too
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-ROLES = dict(stem="a first layer", head="a last layer", ffn_in="a feed-forward block (two layers, the first widening, the second undoing it)",
-             ffn_out="a feed-forward block (two layers, the first widening, the second undoing it)", last_norm="a normalisation layer")
+ROLES = dict(stem="a first layer", head="a last layer", ffn_in="a feed-forward block (a module whose last two layers widen and then undo that)",
+             ffn_out="a feed-forward block (a module whose last two layers widen and then undo that)", last_norm="a normalisation layer")
 
 # %% ../nbs/02_rules.ipynb #bc16faf9
 def fan_in(

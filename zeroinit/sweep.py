@@ -177,7 +177,7 @@ def table(
     from zeroinit.experiments import of_suite
     from zeroinit.results import read, summary
     t = summary(of_suite(read(results_root), suite) if suite else read(results_root))
-    if not len(t): raise Refused(f"there are no records in {at_root(results_root)}; `zeroinit run {suite or 'demo'}` makes some")
+    if not len(t): raise Refused(f"there are no records{f' of {suite}' if suite else ''} in {at_root(results_root)}; `zeroinit run {suite or 'demo'}` makes some")
     t.insert(5, "score", [f"{m:.4f} ± {h:.4f}" for m, h in zip(t["mean"], t.half_width)])
     return t.drop(columns=["mean", "half_width"]).to_string(index=False, float_format="{:.2f}".format)
 
