@@ -92,7 +92,7 @@ def test_other_notebooks_are_left_alone(tree, call, tmp_path):
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (["-p", "model", "resnet50", "-p", "init", "zero"], "unknown model 'resnet50'; choose one of: logistic, fnn"),
+        (["-p", "model", "resnet51", "-p", "init", "zero"], "unknown model 'resnet51' (did you mean resnet50"),
         (["-p", "epoch", "2"], "unknown parameter 'epoch' (did you mean epochs?)"),
         (["-p", "epochs", "0"], "epochs must be 1 or more, not 0"),
         (["-p", "dataset", "nothing.npz"], "there is no file nothing.npz"),

@@ -132,7 +132,8 @@ def readme(
     "Turn the index notebook, outputs as they are, into a README without its hidden cells and the code of `echo: false` cells."
     import nbformat
     from nbconvert import MarkdownExporter
-    nb = nbformat.read(at_root(notebook), as_version=4)
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+    nb, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(at_root(notebook), as_version=4), {}) # however the output came
     nb.cells = [c for c in nb.cells if c.cell_type != "raw" and "#| hide" not in c.source]
     for c in nb.cells:
         if "#| echo: false" in c.source: c.metadata["transient"] = {"remove_source": True}
