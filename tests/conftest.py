@@ -1,12 +1,16 @@
 """What no notebook cell can test: processes, terminals, kills, the tree as a whole."""
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 TOP = Path(__file__).resolve().parent.parent
+
+# a shell that starts the tests in the background has Ctrl-C ignored, and every process under it inherits that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

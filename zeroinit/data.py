@@ -110,7 +110,7 @@ def read_npz(
         if isinstance(e, TypeError) or "pickle" in str(e).lower() or "Object arrays" in str(e):
             raise Refused(f"{path} is no plain .npz or holds pickled Python objects, which are not read; "
                           "save plain arrays with numpy.savez") from None
-        raise Refused(f"{path} is damaged ({e or type(e).__name__}); delete it and make or download it again") from None
+        raise Refused(f"{path} is damaged ({str(e) or type(e).__name__}); delete it and make or download it again") from None
     return check(arrays, str(path))
 
 # %% ../nbs/00_data.ipynb #c1d5c693
@@ -187,7 +187,7 @@ def _decode(dataset, where):
     try: train, test = dataset(train=True), dataset(train=False)
     except (AssertionError, ValueError, EOFError, KeyError, OSError, RuntimeError) as e:
         if "Dataset not found" in str(e): raise # torchvision's way to say that the files are not here
-        raise Refused(f"{where} is damaged ({e or type(e).__name__}); delete it and run again") from None
+        raise Refused(f"{where} is damaged ({str(e) or type(e).__name__}); delete it and run again") from None
     return dict(x_train=np.asarray(train.data), y_train=np.asarray(train.targets, np.int64),
                 x_test=np.asarray(test.data), y_test=np.asarray(test.targets, np.int64), classes=np.array(train.classes))
 
