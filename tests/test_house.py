@@ -20,8 +20,17 @@ MAY_IMPORT = {
     "blocks": set(),
     "models": {"blocks"},
     "rules": set(),
-    "inits": {"rules"},
+    "layers": set(),
+    "branches": {"layers"},
+    "parts": {"layers", "branches"},
+    "changes": {"rules", "layers", "parts"},
+    "works": {"rules", "layers", "changes"},  # the schemes of both works
+    "further": {"rules", "layers", "branches", "parts", "changes", "works"},  # those of others
+    "tables": set(),
+    "inits": {"rules", "layers", "parts", "changes", "works", "further", "tables"},
     "probes": set(),
+    "watch": {"layers", "branches", "parts", "probes"},
+    "doctor": {"watch", "layers", "branches", "parts", "inits", "probes", "tables", "plots"},  # plots: for its picture
     "training": set(),
     "results": set(),
     "protocols": {"data", "batches", "models", "inits", "training", "results"},
@@ -29,6 +38,7 @@ MAY_IMPORT = {
     "sweep": {"experiments", "results", "data"},  # data: to say once, before the first run, that it is missing
     "plots": {"results", "probes"},  # probes: the names of the statistics it draws
     "papermill_output": set(),
+    "zoo": {"inits"},
 }
 NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"experiments", "results", "plots"}, "index": {"experiments", "results", "plots"}}  # experiments: which runs are a suite's
 

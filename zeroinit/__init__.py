@@ -2,7 +2,7 @@
 __version__ = "0.1.0"
 
 # torch loads when one of these is first used, so that `import zeroinit` itself costs nothing
-_HOME = {"initialize": "inits", "schemes": "inits"}
+_HOME = {"initialize": "inits", "schemes": "inits", "diagnose": "doctor"}
 
 
 def __getattr__(name):

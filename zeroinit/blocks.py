@@ -140,10 +140,10 @@ class Tokens(nn.Module):
         D:int, # width of a token
     ):
         super().__init__()
-        self.first = nn.Parameter(torch.randn(1, 1, D))
+        self.class_token = nn.Parameter(torch.randn(1, 1, D))
         self.position = nn.Parameter(torch.randn(1, n + 1, D))
     def forward(self, x): # (B, n, D) -> (B, n + 1, D)
-        return torch.cat([self.first.expand(len(x), -1, -1), x], 1) + self.position
+        return torch.cat([self.class_token.expand(len(x), -1, -1), x], 1) + self.position
 
 # %% ../nbs/01_blocks.ipynb #f19be466
 def patches(

@@ -40,6 +40,7 @@ def start(
     seed:int, # of the run
     image_shape:tuple, # (C, H, W)
     classes:int, # outputs
+    seen=None, # images as the model gets them, for schemes that look at data
 )->torch.nn.Module: # initialised, on the CPU
     "The model of a run before its first update."
     base = 0 if e.shared_init else seed # what the scheme does not draw itself
@@ -47,7 +48,7 @@ def start(
         torch.manual_seed(base)
         model = build(e.model, image_shape=image_shape, classes=classes)
     initialize(model, "default", generator=generator(base, "init"))
-    if e.init != "default": initialize(model, e.init, generator=generator(seed, "init"), **e.init_args or {})
+    if e.init != "default": initialize(model, e.init, generator=generator(seed, "init"), batch=seen, **e.init_args or {})
     return model
 
 # %% ../nbs/07_experiments.ipynb #c4f8d4c7
@@ -120,7 +121,7 @@ def run_seed(
 )->dict: # the record, written
     "Train one seed, going on from its checkpoint if there is one, and write its record."
     train, evals = batches(e, d, seed)
-    model = start(e, seed, d.image_shape, len(d.classes)).to(d.x_train.device)
+    model = start(e, seed, d.image_shape, len(d.classes), train.prepare(train.x[:256]).cpu()).to(d.x_train.device)
     for b in (train, *evals.values()) if e.eval_mode == "train" or e.both_modes else (train,): _no_single(model, b)
     checkpoint = scratch/f"{e.hash}-seed{seed}.safetensors"
     if anew: checkpoint.unlink(missing_ok=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'NAMES', 'line_of', 'color_of', 'panels', 'NothingToDraw', 'caption', 'save', 'bands', 'wanted', 'accuracy',
-           'gradient_frame', 'gradient_boxes', 'wave', 'wake_frame', 'story', 'history']
+           'gradient_frame', 'gradient_boxes', 'wave', 'layer_map', 'wake_frame', 'story', 'history']
 
 # %% ../nbs/10_plots.ipynb #8d195689
 import textwrap
@@ -232,6 +232,13 @@ def gradient_boxes(
     _sign(fig, _about_gradients(records, "box: quartiles, whiskers: 5 and 95 %, each the mean over seeds", missing))
     return fig
 
+# %% ../nbs/10_plots.ipynb #29caeb87
+def _heat(ax, table, span, layers, bar=True):
+    "Layers down, updates across, colour by gradient; grey: exactly zero."
+    ax.set_facecolor("0.8")
+    sns.heatmap(table, mask=~(table > 0), ax=ax, cmap="viridis", norm=LogNorm(*span), linewidths=.5, yticklabels=layers, cbar=bar, cbar_kws=dict(label="largest gradient"))
+    ax.grid(False)
+
 # %% ../nbs/10_plots.ipynb #93d3a501
 def wave(
     records, # of `results.records`, one model and data set
@@ -247,12 +254,25 @@ def wave(
     for ax, scheme in zip(axes, schemes):
         table = g[g.scheme == scheme].pivot_table(index=["depth", "layer"], columns="update", values="size")
         table = table.sort_index(ascending=False)
-        ax.set_facecolor("0.8")
-        sns.heatmap(table, mask=table == 0, ax=ax, cmap="viridis", norm=LogNorm(positive.min(), positive.max()), linewidths=.5,
-                    yticklabels=table.index.get_level_values("layer"), cbar=ax is axes[-1], cbar_kws=dict(label="largest gradient"))
-        ax.grid(False)
+        _heat(ax, table, (positive.min(), positive.max()), table.index.get_level_values("layer"), ax is axes[-1])
         ax.set(title=NAMES.get(scheme, scheme), ylabel="layer (output on top)", xlabel="update")
     _sign(fig, _about_gradients(records, "colour: mean over seeds; grey: exactly zero in every seed", missing))
+    return fig
+
+# %% ../nbs/10_plots.ipynb #bf25bfcc
+def layer_map(
+    gradients, # frame: layers down, updates across, largest gradient; NaN: no gradient
+    title:str, # above the picture
+): # matplotlib figure
+    "What the doctor saw: every layer's gradient at each update, the output on top; grey: exactly zero, or none."
+    table = gradients.iloc[::-1]
+    positive = table.where((table > 0) & np.isfinite(table)).stack().dropna()
+    fig, (ax,) = panels(1, width=6.5, height=max(2., .9 + .2*min(len(table), 70)))
+    span = (max(positive.min(), 1e-30), max(positive.max(), 1e-29)) if len(positive) else (1e-9, 1.)
+    _heat(ax, table, span, table.index if len(table) <= 70 else "auto", len(positive) > 0)
+    ax.tick_params(axis="y", labelsize=7, rotation=0)
+    ax.set(ylabel="layer (output on top)", xlabel="update")
+    ax.set_title("\n".join(textwrap.wrap(title, 70)), fontsize=10)
     return fig
 
 # %% ../nbs/10_plots.ipynb #6058c8e9
