@@ -69,8 +69,10 @@ def row(
 def write(
     path="results/zoo.json", # relative to the top of the checkout
     names=None, # architectures; None: all
-)->dict: # architecture -> scheme -> what comes of it
+)->dict: # versions; schemes: architecture -> scheme -> what comes of it
     "Try everything and write it down."
-    found = {n: row(n) for n in (ARCHITECTURES if names is None else names)}
+    from importlib.metadata import version
+    versions = {p: version(p) for p in ("torch", "torchvision", "timm")}
+    found = dict(versions=versions, schemes={n: row(n) for n in (ARCHITECTURES if names is None else names)})
     atomic(at_root(path), lambda f: f.write(json.dumps(found, indent=1).encode()))
     return found
