@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "papermill_output": set(),
     "zoo": {"inits"},
 }
-NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"experiments", "results", "plots"}, "index": {"experiments", "results", "plots"}}  # experiments: which runs are a suite's
+NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"experiments", "results", "plots"}, "index": {"experiments", "results", "plots"}, "lesson": set(), "schemes": {"basics"}}  # experiments: which runs are a suite's
 
 
 def cells(path, kind="code"):
@@ -97,7 +97,7 @@ def test_arrows_point_one_way(module):
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p not in LIBRARY], ids=lambda p: p.stem)
 def test_notebooks_keep_to_their_rooms(path):
     may = next(v for k, v in NOTEBOOK_MAY_IMPORT.items() if path.stem.startswith(k))
-    assert imported("\n".join(cells(path)), "zeroinit") - may - {"initialize", "schemes"} == set()
+    assert imported("\n".join(cells(path)), "zeroinit") - may - {"initialize", "schemes", "diagnose"} == set()
 
 
 def test_table_is_whole():

@@ -127,6 +127,7 @@ def verdict(
     last = max((wakes[n] for n in awake), default=0)
     head = f"all {len(learn)} layers have a gradient by update {last}" if len(awake) == len(learn) else f"{len(learn) - len(awake)} of {len(learn)} layers stay without a gradient in {len(kept.losses)} updates"
     good = "learns" if len(awake) == len(learn) else "does not learn" if not awake else "learns in part"
+    if control is not None and (wrong := by_rounding(kept, control)): good += f", {len(wrong)} of {len(awake)} layers by rounding alone"
     matrices = [r.name for r in kept.rows if kind(r.site) == LAYERS and wakes[r.name]]
     times = [wakes[n] for n in matrices]
     said = [f"{good}: {head}"]
@@ -173,7 +174,7 @@ class Diagnosis:
     def plot(self):
         "Layers down, updates across, colour by the size of the gradient."
         from zeroinit.plots import layer_map
-        return layer_map(self.gradients, self.verdict[0])
+        return layer_map(self.gradients, self.verdict[0], set(self.table.layer[self.table.note == "rounding"]))
 
 # %% ../nbs/05_doctor.ipynb #61ac8546
 def _table(kept, control):

@@ -236,7 +236,7 @@ def gradient_boxes(
 def _heat(ax, table, span, layers, bar=True):
     "Layers down, updates across, colour by gradient; grey: exactly zero."
     ax.set_facecolor("0.8")
-    sns.heatmap(table, mask=~(table > 0), ax=ax, cmap="viridis", norm=LogNorm(*span), linewidths=.5, yticklabels=layers, cbar=bar, cbar_kws=dict(label="largest gradient"))
+    sns.heatmap(table, mask=~(table > 0), ax=ax, cmap="viridis", vmin=span[0], vmax=span[1], norm=LogNorm(*span), linewidths=.5, yticklabels=layers, cbar=bar, cbar_kws=dict(label="largest gradient"))
     ax.grid(False)
 
 # %% ../nbs/10_plots.ipynb #93d3a501
@@ -263,13 +263,15 @@ def wave(
 def layer_map(
     gradients, # frame: layers down, updates across, largest gradient; NaN: no gradient
     title:str, # above the picture
+    rounded=(), # layers that rounding alone woke
 ): # matplotlib figure
     "What the doctor saw: every layer's gradient at each update, the output on top; grey: exactly zero, or none."
     table = gradients.iloc[::-1]
     positive = table.where((table > 0) & np.isfinite(table)).stack().dropna()
     fig, (ax,) = panels(1, width=6.5, height=max(2., .9 + .2*min(len(table), 70)))
     span = (max(positive.min(), 1e-30), max(positive.max(), 1e-29)) if len(positive) else (1e-9, 1.)
-    _heat(ax, table, span, table.index if len(table) <= 70 else "auto", len(positive) > 0)
+    names = [f"{n} (rounding)" if n in rounded else n for n in table.index]
+    _heat(ax, table, span, names if len(table) <= 70 else "auto", len(positive) > 0)
     ax.tick_params(axis="y", labelsize=7, rotation=0)
     ax.set(ylabel="layer (output on top)", xlabel="update")
     ax.set_title("\n".join(textwrap.wrap(title, 70)), fontsize=10)

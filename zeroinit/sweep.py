@@ -199,10 +199,11 @@ def execute_all(
 
 # %% ../nbs/08_sweep.ipynb #ac8a9ddf
 def _report_project(nbs, figures):
-    "Figures, then the index; notebooks and README change only if all of them ran."
+    "Figures, lesson and table of schemes, then the index; notebooks and README change only if all of them ran."
     from nbdev.clean import nbdev_clean
     with tempfile.TemporaryDirectory() as d:
-        done = execute_all(figures, Path(d)) + execute_all([nbs/"index.ipynb"], Path(d))
+        told = [nbs/f"{n}.ipynb" for n in ("lesson", "schemes") if (nbs/f"{n}.ipynb").exists()]
+        done = execute_all([*figures, *told], Path(d)) + execute_all([nbs/"index.ipynb"], Path(d))
         made = [Path(shutil.copyfile(nb, nbs/nb.name)) for nb in done]
     nbdev_clean(str(nbs))
     return [*made, readme()]
