@@ -3,10 +3,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from zeroinit.zoo import ARCHITECTURES, row
 
 RECORD = json.loads((Path(__file__).resolve().parent.parent / "results/zoo.json").read_text())["schemes"]
+
+torch.set_num_threads(1)  # as many tests as cores run at a time
 
 
 def test_record_is_whole():

@@ -49,8 +49,9 @@ def _needed(name, args, choice):
     f, known = SCHEMES[pick(name, SCHEMES, "scheme")], arguments(name)
     for a in args:
         if a not in known: raise Refused(f"scheme {name} has no argument {a!r}; it has: {', '.join(known) or 'none'}")
-    roles = {r for r in f.on if isinstance(r, str)}
-    return roles, dict(branches=f.branches or any("branch" in r for r in roles | choice.roles), split=bool((roles | choice.roles) & set(PROJECTIONS)))
+    roles = [r for r in f.on if isinstance(r, str)] # in order, so that a refusal names the same one each time
+    asked = {*roles, *choice.roles}
+    return roles, dict(branches=f.branches or any("branch" in r for r in asked), split=bool(asked & set(PROJECTIONS)))
 
 # %% ../nbs/02_inits.ipynb #4d0f8785
 @dataclass
