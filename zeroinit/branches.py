@@ -89,7 +89,9 @@ def meta_run(
                 warnings.simplefilter("ignore")
                 if (out := tensors(twin(x))): return twin, out, x
         except Exception as e: error = e # a model's own, of any kind
-    raise Refused(f"no input of a usual shape goes through {type(model).__name__} ({str(error).splitlines()[0][:150] if error else 'it has no layer'}); give one as batch=")
+    why = f"{type(model).__name__} ({str(error).splitlines()[0][:150] if error else 'it has no layer'})"
+    if batch is not None: raise Refused(f"the batch does not go through a copy without numbers of {why}; roles= gives what is looked for by hand")
+    raise Refused(f"no input of a usual shape goes through {why}; give one as batch=")
 
 # %% ../nbs/02_branches.ipynb #a8027be9
 @dataclass
@@ -120,6 +122,17 @@ def _users(graph, twin, x):
         uses.append(carried if data[-1] else [])
     return data, uses
 
+# %% ../nbs/02_branches.ipynb #3db24c1a
+def _gates(graph, data, fork, way):
+    "Bits of the nodes that make gates: a factor of a product whose other factor it is made from."
+    found = 0
+    for i in range(fork + 1, way + 1):
+        if "Mul" not in graph.nodes[i].name(): continue
+        factors = [graph.at[p] for p in graph.parents(graph.nodes[i]) if data[graph.at[p]]]
+        for a, b in (factors, factors[::-1]) if len(factors) == 2 else ():
+            if a != b and graph.behind[b] >> a & 1: found |= graph.behind[b] & ~graph.behind[a]
+    return found
+
 # %% ../nbs/02_branches.ipynb #0bd618cc
 def _branch(graph, data, uses, node):
     "The `Branch` that an addition adds, or None."
@@ -129,8 +142,8 @@ def _branch(graph, data, uses, node):
     forks = [i for i in range(shared.bit_length()) if shared >> i & 1 and data[i]]
     if not forks: return
     fork = forks[-1]
-    def met(way): # what lies between fork and addition, in order
-        own = graph.behind[way] & ~shared
+    def met(way): # what lies between fork and addition, in order, gates left out
+        own = graph.behind[way] & ~shared & ~_gates(graph, data, fork, way)
         found = [u for i in range(fork + 1, way + 1) if own >> i & 1 and graph.behind[i] >> fork & 1 for u in uses[i]]
         return list(dict.fromkeys(found))
     met = sorted((met(w) for w in ways), key=lambda found: sum(not norm for _, norm in found))

@@ -73,20 +73,20 @@ def scale_output(
         if getattr(layer, key, None) is not None: parametrize.register_parametrization(layer, key, scale)
 
 # %% ../nbs/02_changes.ipynb #4f848b9b
-def _shift_input(layer, inputs): return (inputs[0] + layer.input_bias, *inputs[1:])
-def _shift_output(layer, inputs, out): return out + layer.output_bias
+def _shift_input(layer, inputs): return (inputs[0] + layer.fixup_input_bias, *inputs[1:])
+def _shift_output(layer, inputs, out): return out + layer.fixup_output_bias
 
 # %% ../nbs/02_changes.ipynb #8c6171ca
 def add_scalar(
     layer:nn.Module, # linear or convolution; edited in place
     base:int=0, # of no use: nothing is drawn
     name:str="", # of the change, for the error
-    key:str="input_bias", # or 'output_bias'
+    key:str="fixup_input_bias", # or 'fixup_output_bias'
 ):
     "A scalar that learns, 0 at the start, added to what goes into a layer or comes out of it (Fixup, Zhang et al. 2019)."
     w = layer.weight
     layer.register_parameter(key, nn.Parameter(torch.zeros((), dtype=w.dtype, device=w.device)))
-    if key == "input_bias": layer.register_forward_pre_hook(_shift_input)
+    if key == "fixup_input_bias": layer.register_forward_pre_hook(_shift_input)
     else: layer.register_forward_hook(_shift_output)
 
 # %% ../nbs/02_changes.ipynb #e448a08e
@@ -99,14 +99,17 @@ def ours(
 
 # %% ../nbs/02_changes.ipynb #5528f174
 def undo(
-    model:nn.Module, # any; edited in place
-):
-    "Take away what earlier schemes put beside the weights."
-    for layer in [*model.modules()]:
-        for key in ("weight", "bias"):
-            if ours(layer, key): parametrize.remove_parametrizations(layer, key, leave_parametrized=False)
-        for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
-            for k, hook in list(hooks.items()):
-                if isinstance(hook, TransientNoise): hook.remove()
-                elif hook in (_shift_input, _shift_output): del hooks[k]
-        for key in CHANGES: layer._parameters.pop(key, None)
+    layer:nn.Module, # edited in place
+)->list: # names of what was taken away
+    "Take away what earlier schemes put beside a layer's weights."
+    gone = ["alpha"] if any(ours(layer, key) for key in ("weight", "bias")) else []
+    for key in ("weight", "bias"):
+        if ours(layer, key): parametrize.remove_parametrizations(layer, key, leave_parametrized=True)
+    for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
+        for k, hook in list(hooks.items()):
+            if isinstance(hook, TransientNoise): hook.remove(); gone.append("output")
+            elif hook in (_shift_input, _shift_output):
+                key = CHANGES[hook is _shift_output]
+                del hooks[k], layer._parameters[key]
+                gone.append(key)
+    return gone

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .basics import Refused, pick
 from .branches import meta_run, tensors
-from .inits import initialize
+from .inits import initialize, inner
 from .layers import EMBEDDINGS, LAYERS, NORMS, is_kind
 from .parts import kind
 from .probes import distinct, effective_rank
@@ -25,7 +25,7 @@ from .watch import OPTIMIZERS, Course, course, features_first, rows_of
 
 # %% ../nbs/05_doctor.ipynb #17a2fd16
 def _wake(grads): # update, from 1, of the first gradient that is not exactly zero; None: never
-    return next((k for k, g in enumerate(grads, 1) if g is None or g != 0), None) if any(g is not None for g in grads) else None
+    return next((k for k, g in enumerate(grads, 1) if g is not None and g != 0), None)
 
 # %% ../nbs/05_doctor.ipynb #7f8cc5c5
 class Cause:
@@ -51,6 +51,8 @@ class Cause:
     def pairs(self):
         "Pairs of layers that keep each other asleep, (upstream, downstream) -> layers between that wait for both."
         found = {(a, b): [] for a, b in self.stopped.items() if b in self.asleep and self.silent[b] == a}
+        found |= {(f"{path}[value]", f"{path}.out_proj"): [n for n in self.asleep if n in (f"{path}[query]", f"{path}[key]")] for path in {r.unit for r in self.asleep.values()}
+                  if all(n in self.asleep and not self.asleep[n].value("weight").any() for n in (f"{path}[value]", f"{path}.out_proj"))}
         for n in self.asleep:
             pair = self.silent[n], self.stopped[n]
             if pair in found: found[pair].append(n)
@@ -59,11 +61,14 @@ class Cause:
 # %% ../nbs/05_doctor.ipynb #0403026a
 def cancelled(
     kept:Course, # with units
+    control:Course=None, # in float64
 )->dict: # layer whose bias has no effect -> the norm behind it
-    "Layers whose output goes straight into a norm that removes constants from each channel."
-    def removes(m): return isinstance(m, nn.modules.batchnorm._NormBase) or isinstance(m, nn.GroupNorm) and m.num_groups == m.num_channels
-    pairs = {u.after: u.name for u in kept.units.values() if u.after and removes(u.module)}
-    return {r.name: pairs[r.name] for r in kept.rows if r.name in pairs and "bias" in r.parameters and kind(r.site) == LAYERS}
+    "Layers whose output goes into a norm that removes constants from each channel, and whose bias gets no gradient beyond rounding."
+    def removes(m): return isinstance(m, nn.modules.batchnorm._NormBase) and (m.training or not m.track_running_stats) or isinstance(m, nn.GroupNorm) and m.num_groups == m.num_channels
+    pairs, seen, share = {u.after: u.name for u in kept.units.values() if u.after and removes(u.module)}, control or kept, 1e-8 if control else 1e-4
+    def most(grads): return max((g for g in grads if g is not None), default=0.)
+    def gone(n): return n in seen.bias_grads and most(seen.bias_grads[n]) <= share*most(seen.grads[n])
+    return {r.name: pairs[r.name] for r in kept.rows if r.name in pairs and kind(r.site) == LAYERS and gone(r.name)}
 
 # %% ../nbs/05_doctor.ipynb #2e8939d2
 def _list(names, most=4):
@@ -76,15 +81,13 @@ def _list(names, most=4):
 def by_rounding(
     kept:Course, # in the model's own precision
     control:Course, # in float64
-    ratio:float=1e-3, # a gradient smaller than this share in float64 was rounding
+    ratio:float=1e-3, # a gradient whose share in float64 is smaller was rounding
 )->dict: # layer -> (its first gradient, that in float64)
-    "Layers that wake by rounding alone."
+    "Layers that learn from rounding alone: at no update is there a gradient of that size in float64."
     found = {}
     for n, grads in kept.grads.items():
-        k = _wake(grads)
-        if k is None or len(control.grads[n]) < k or control.grads[n][k - 1] is None: continue
-        mine, theirs = grads[k - 1], control.grads[n][k - 1]
-        if theirs < ratio*mine: found[n] = mine, theirs
+        both = [(mine, theirs) for mine, theirs in zip(grads, control.grads.get(n, [])) if mine and theirs is not None]
+        if both and all(theirs < ratio*mine for mine, theirs in both): found[n] = both[0]
     return found
 
 # %% ../nbs/05_doctor.ipynb #98e34845
@@ -131,8 +134,9 @@ def verdict(
     matrices = [r.name for r in kept.rows if kind(r.site) == LAYERS and wakes[r.name]]
     times = [wakes[n] for n in matrices]
     said = [f"{good}: {head}"]
-    if len(set(times)) > 1 and times == sorted(times, reverse=True): said.append(f"the layers wake from the output to the input: {matrices[-1]} at update {times[-1]}, {matrices[0]} at update {times[0]}")
-    if not np.isfinite(kept.losses).all(): said.insert(0, f"diverges: the loss is {kept.losses[-1]} at update {len(kept.losses)}")
+    if len(times) > 1 and times == sorted(times, reverse=True) and len(set(times)) in (len(times), *range(3, 1 + max(times))): said.append(f"the layers wake from the output to the input: {matrices[-1]} at update {times[-1]}, {matrices[0]} at update {times[0]}")
+    if not np.isfinite(kept.losses).all(): return [f"diverges: the loss is {kept.losses[-1]} at update {len(kept.losses)}"]
+    if len(awake) < len(learn) and 1 < last >= len(kept.losses) - 1: said.append("layers woke until the end: with more steps= others may follow")
     said += list(_reasons(kept, cause)) + list(_remarks(kept, control, learn, wakes))
     return said
 
@@ -142,14 +146,14 @@ def _remarks(kept, control, learn, wakes):
     biases = [n for n, g in kept.bias_grads.items() if not wakes.get(n) and n in learn and _wake(g)]
     if biases: yield f"only the bias learns: {_list(biases)}"
     for what, names in (("frozen (requires_grad is False)", [r.name for r in kept.rows if r.frozen()]),
-                        ("not used in the forward pass", [r.name for r in kept.rows if not r.frozen() and r.name not in learn])):
+                        ("no gradient path to it (not used in the forward pass, or cut off)", [r.name for r in kept.rows if not r.frozen() and r.name not in learn])):
         if names: yield f"{what}: {_list(names)}"
     if control is not None and (wrong := by_rounding(kept, control)):
         n, (mine, theirs) = max(wrong.items(), key=lambda found: found[1][0])
         yield f"by rounding alone: {_list(wrong)} (first gradient of {n}: {mine:.0e}, in float64 {theirs:.0e})"
-    same = [r.name for r in kept.rows if kind(r.site) == LAYERS and wakes[r.name] and len(r.value("weight")) > 1 and _distinct(r) == 1]
+    same = [r.name for r in kept.rows if kind(r.site) == LAYERS and wakes[r.name] and len(features_first(r, r.value("weight"))) > 1 and _distinct(r) == 1]
     if same: yield f"all neurons of a layer are equal: {_list(same)}"
-    if (gone := cancelled(kept)): yield f"the norm behind it takes its bias away: {_list(gone)}"
+    if (gone := cancelled(kept, control)): yield f"the norm behind it takes its bias away: {_list(gone)}"
 
 # %% ../nbs/05_doctor.ipynb #d26a160b
 MOST = 2**24 # entries of a weight that is looked at as a whole
@@ -180,7 +184,7 @@ class Diagnosis:
 def _table(kept, control):
     "A row for each layer."
     from zeroinit.tables import Table
-    wrong, gone, found = by_rounding(kept, control) if control else {}, cancelled(kept), []
+    wrong, gone, found = by_rounding(kept, control) if control else {}, cancelled(kept, control), []
     for r in kept.rows:
         k, unit, layer, w = _wake(kept.grads[r.name]), kept.units.get(r.unit), kind(r.site) == LAYERS, r.value("weight").detach()
         row = dict(layer=r.name, kind=type(r.site.owner).__name__, wakes=k, bias_wakes=_wake(kept.bias_grads.get(r.name, [])),
@@ -196,25 +200,36 @@ def _table(kept, control):
 # %% ../nbs/05_doctor.ipynb #874dc5b7
 def _batch(model, batch, seed):
     "An input and a target, or None for a target that is still to be made up."
-    if isinstance(batch, (tuple, list)): return batch[0], batch[1]
+    if isinstance(batch, (tuple, list)):
+        if len(batch) != 2 or not isinstance(batch[0], Tensor): raise Refused("batch must be an input or (input, target); a model of several inputs needs a wrapper that takes one")
+        return batch
     if batch is not None: return batch, None
     like, g = meta_run(model)[2], torch.Generator().manual_seed(seed)
     shape = (max(4, min(32, 400_000//max(like[0].numel(), 1))), *like.shape[1:])
     p = next(model.parameters())
     if like.is_floating_point(): return torch.randn(shape, generator=g).to(p), None
-    words = next(m.num_embeddings for m in model.modules() if isinstance(m, EMBEDDINGS))
+    words = min(m.num_embeddings for m in model.modules() if isinstance(m, EMBEDDINGS))
     return torch.randint(words, shape, generator=g).to(p.device), None
 
+# %% ../nbs/05_doctor.ipynb #65438237
+def _criterion(out, t):
+    "Cross entropy for classes (their dimension second or last), binary for one output, mean square for all else."
+    if t.is_floating_point(): return F.mse_loss(out, t.to(out))
+    if out.shape[-1:] == (1,) or out.shape == t.shape: return F.binary_cross_entropy_with_logits(out, t.to(out).view_as(out)) if t.max() < 2 else F.mse_loss(out, t.to(out).view_as(out))
+    return F.cross_entropy(out.movedim(-1, 1) if out.ndim > 2 and out.shape[:-1] == t.shape else out, t)
+
 # %% ../nbs/05_doctor.ipynb #e2e20d9f
-def _loss(y, loss, seed):
-    "loss(output): cross entropy for classes, mean square for all else."
+def _loss(x, y, loss, seed):
+    "loss(output), for a target or one made up: random classes for vectors and for words, random numbers for all else."
     def value(out):
-        out = tensors(out)[0]
         if loss is not None: return loss(out, y)
-        t = y
-        g = torch.Generator().manual_seed(seed) # random labels: of balanced ones a constant network's gradients cancel
-        if t is None: t = torch.randint(out.shape[1], (len(out),), generator=g).to(out.device) if out.ndim == 2 and out.shape[1] > 1 else torch.randn(out.shape, generator=g).to(out)
-        return F.mse_loss(out, t.to(out)) if t.is_floating_point() else F.cross_entropy(out, t)
+        g, outs = torch.Generator().manual_seed(seed), tensors(out)
+        if not outs: raise Refused(f"the model gives no tensor of numbers but {type(out).__name__}")
+        if y is not None: return _criterion(outs[0], y)
+        def target(o): # random labels: of balanced ones a constant network's gradients cancel
+            classes = o.ndim == 2 and o.shape[1] > 1 or not x.is_floating_point() and o.ndim > 2
+            return (torch.randint(o.shape[-1], o.shape[:-1], generator=g) if classes else torch.randn(o.shape, generator=g)).to(o.device)
+        return sum(_criterion(o, target(o)) for o in outs)
     return value
 
 # %% ../nbs/05_doctor.ipynb #8e378406
@@ -225,6 +240,36 @@ class _SameRandomState:
         self.torch.__enter__()
     def __exit__(self, *error):
         self.torch.__exit__(*error); random.setstate(self.python); np.random.set_state(self.numpy)
+
+# %% ../nbs/05_doctor.ipynb #7a8f4f31
+def _copy(model):
+    try: return copy.deepcopy(model)
+    except Exception as e: raise Refused(f"{type(model).__name__} cannot be copied ({str(e).splitlines()[0]}), and the doctor works on a copy") from e
+class _Untouched:
+    "A model that holds on to itself (a lambda, a bound method) trains through its copy; then put its gradients back, and say so."
+    def __init__(self, model): self.before = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()]
+    def __enter__(self): return self
+    def __exit__(self, *error):
+        changed = [p for p, was, value in self.before if p.grad is not was or value is not None and not torch.equal(p.grad, value)]
+        for p, was, value in self.before: p.grad = was if value is None else was.copy_(value)
+        if changed: raise Refused("the model holds on to itself, as by a lambda over self, so a copy of it is not its own; the doctor cannot look at it")
+
+# %% ../nbs/05_doctor.ipynb #2dbf78a1
+def _both(start, x, y, loss, seed, control, told):
+    "The course of a copy, and of one in float64 (or why there is none): up to the last waking, and on where that looks like rounding."
+    def run(model, x, y, steps):
+        torch.manual_seed(seed); random.seed(seed); np.random.seed(seed)
+        return course(model, x, _loss(x, y, loss, seed), steps, *told[1:])
+    try: kept = run(copy.deepcopy(start), x, y, told[0])
+    except (TypeError, RuntimeError, ValueError, IndexError) as e: raise Refused(f"a step of training fails on this batch: {str(e).splitlines()[0][:200]}") from e
+    last = max((_wake(g) or 0 for g in kept.grads.values()), default=0)
+    if not control or not last or any(p.dtype == torch.float64 for p in start.parameters()): return kept, None
+    def double(t): return t.double() if isinstance(t, Tensor) and t.is_floating_point() else t
+    def again(steps): return run(copy.deepcopy(start).double(), double(x), double(y), steps)
+    try:
+        other = again(last)
+        return kept, again(told[0]) if by_rounding(kept, other) else other
+    except Exception as e: return kept, str(e).splitlines()[0] # a model's own
 
 # %% ../nbs/05_doctor.ipynb #1a00e704
 def diagnose(
@@ -244,25 +289,13 @@ def diagnose(
     if not isinstance(model, nn.Module): raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
     if not isinstance(steps, int) or steps < 1: raise Refused(f"steps must be a whole number from 1 on, not {steps!r}")
     with _SameRandomState(), torch.enable_grad():
-        start = copy.deepcopy(getattr(model, "_orig_mod", model))
+        start = _copy(inner(model))
         x, y = _batch(start, batch, seed)
+        if loss is not None and y is None: raise Refused("loss= needs a target: give batch=(input, target)")
         if scheme is not None: initialize(start, scheme, generator=torch.Generator().manual_seed(seed), **{"batch": x, **told})
-        kept, other = _both(start, x, y, loss, seed, control, (steps, optimizer, lr))
+        with _Untouched(model): kept, other = _both(start, x, y, loss, seed, control, (steps, optimizer, lr))
     import pandas as pd
     grads = pd.DataFrame(kept.grads, index=pd.RangeIndex(1, len(kept.losses) + 1, name="update"), dtype=float).T
     said = verdict(kept, other if isinstance(other, Course) else None)
     if isinstance(other, str): said.append(f"the float64 control did not run: {other}")
     return Diagnosis(said, _table(kept, other if isinstance(other, Course) else None), grads, kept.losses)
-
-# %% ../nbs/05_doctor.ipynb #2dbf78a1
-def _both(start, x, y, loss, seed, control, told):
-    "The course of a copy, and of one in float64 up to the last waking (or why there is none)."
-    torch.manual_seed(seed)
-    kept = course(copy.deepcopy(start), x, _loss(y, loss, seed), *told)
-    if not control or any(p.dtype == torch.float64 for p in start.parameters()): return kept, None
-    def double(t): return t.double() if isinstance(t, Tensor) and t.is_floating_point() else t
-    last = max((_wake(g) or 0 for g in kept.grads.values()), default=0) # what comes after says nothing of waking
-    if not last: return kept, None
-    torch.manual_seed(seed)
-    try: return kept, course(copy.deepcopy(start).double(), double(x), _loss(double(y), loss, seed), last, *told[1:])
-    except Exception as e: return kept, str(e).splitlines()[0] # a model's own

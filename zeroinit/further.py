@@ -18,19 +18,21 @@ from .basics import Refused, pick
 from .branches import tensors
 from .changes import add_scalar, scale_output
 from .layers import EMBEDDINGS, LAYERS, NORMS, Free, Projection, fan_in, is_kind, sizes
-from .parts import Attention, Site
-from .rules import ZERO, Change, Rule, Untreatable, centre, constant, partial_identity, padded_identity, scheme, torch_rule, zero_matrix
+from .parts import CHANGES, Attention, Site
+from .rules import ZERO, Change, Rule, Untreatable, centre, constant, numbers, partial_identity, padded_identity, scheme, torch_rule, zero_matrix
 from .works import filled
 
 # %% ../nbs/02_further.ipynb #4f76aaa3
-_ALSO = dict(on=LAYERS, also=EMBEDDINGS)
+_ALSO = dict(on=LAYERS, also=EMBEDDINGS, split=True)
 @scheme(**_ALSO)
 def xavier_uniform(layer, gain=1.):
     "Uniform with variance gain² * 2/(fan_in + fan_out), biases 0 (Glorot & Bengio 2010)."
+    numbers(gain=gain)
     return filled(layer, torch_rule(f"Xavier uniform, gain {gain:.4g}", nn.init.xavier_uniform_, gain=gain))
 @scheme(**_ALSO)
 def xavier_normal(layer, gain=1.):
     "Normal with variance gain² * 2/(fan_in + fan_out), biases 0 (Glorot & Bengio 2010)."
+    numbers(gain=gain)
     return filled(layer, torch_rule(f"Xavier normal, gain {gain:.4g}", nn.init.xavier_normal_, gain=gain))
 
 # %% ../nbs/02_further.ipynb #42bde1a4
@@ -54,28 +56,33 @@ def lecun_normal(layer):
 @scheme(on=LAYERS + EMBEDDINGS, maybe=("token", "position"), also=(Free,))
 def truncated_normal(layer, std=.02):
     "Normal, cut at two standard deviations, biases 0; embeddings, class tokens and positions too, where there are any (as in BERT and ViT)."
+    numbers(std=std)
+    if std < 0: raise Refused(f"std must be 0 or more, not {std}")
     return filled(layer, torch_rule(f"N(0, {std:.4g}²), cut at 2 std", nn.init.trunc_normal_, std=std, a=-2*std, b=2*std))
 @scheme(**_ALSO)
 def orthogonal(layer, gain=1.):
     "Orthonormal rows or columns times gain, of the weight as (out, everything else); biases 0 (Saxe et al. 2014)."
+    numbers(gain=gain)
     return filled(layer, torch_rule(f"orthogonal, gain {gain:.4g}", nn.init.orthogonal_, gain=gain))
 
 # %% ../nbs/02_further.ipynb #1d50fe8e
-@scheme(on=LAYERS)
+@scheme(on=LAYERS, split=True)
 def delta_orthogonal(layer, gain=1.):
     "Convolutions: an orthogonal matrix at the centre tap, 0 elsewhere; linear layers orthogonal; biases 0 (Xiao et al. 2018)."
+    numbers(gain=gain)
     def matrix(m, n, g): return nn.init.orthogonal_(torch.empty(m, n), gain, generator=g)
     return filled(layer, centre(layer, f"delta-orthogonal, gain {gain:.4g}", matrix))
 
 # %% ../nbs/02_further.ipynb #179ce8e8
 def _closed(site): return site is not None and "branch_last" in site.roles
-@scheme(on=LAYERS, branches=True)
+@scheme(on=LAYERS, branches=True, split=True)
 def zero_hadamard(layer, site=None):
     "ZerO: identities, partial where a layer narrows, by a Hadamard matrix where it widens; last layer of a residual branch 0; biases 0 (Zhao et al. 2022)."
     return filled(layer, ZERO if _closed(site) else centre(layer, "ZerO", lambda m, n, g: zero_matrix(m, n)))
-@scheme(on=LAYERS, branches=True)
+@scheme(on=LAYERS, branches=True, split=True)
 def idinit(layer, site=None, last=1e-6):
-    "IDInit: identities, repeated where a layer widens or narrows, at the centre tap; last layer of a residual branch times `last`; biases 0 (Pan et al. 2025)."
+    "Identities, repeated where a layer widens or narrows, at the centre tap; last layer of a residual branch times `last`; biases 0 (after IDInit, Pan et al. 2025)."
+    numbers(last=last)
     size = last if _closed(site) else 1.
     return filled(layer, centre(layer, f"padded identity × {size:.4g}", lambda m, n, g: size*padded_identity(m, n)))
 
@@ -83,6 +90,7 @@ def idinit(layer, site=None, last=1e-6):
 @scheme(on=LAYERS, branches=True)
 def constnet(layer, site=None, gain=1.):
     "Every weight gain/fan_in, so each neuron averages what it sees; head and last layer of a residual branch 0; biases 0 (after ConstNet, Blumenfeld et al. 2020)."
+    numbers(gain=gain)
     closed = _closed(site) or site is not None and "head" in site.roles
     return filled(layer, ZERO if closed else constant(gain/max(fan_in(layer), 1)))
 
@@ -94,13 +102,17 @@ def zero_gamma(layer):
 @scheme(on=("branch_end",))
 def rezero(layer, alpha=0.):
     "A scalar that learns, 0 at the start, on every residual branch; nothing else (ReZero, Bachlechner et al. 2020)."
+    if not alpha and not layer.weight.is_meta and not layer.weight.any():
+        raise Untreatable("its weight is zero already, and with a scalar of zero on it the branch would never open; set one of the two, for a norm by default first")
     return dict(alpha=_scalar(alpha))
 @scheme(on=LAYERS + ("branch_end",))
 def skipinit(layer, site=None, alpha=0.):
-    "Weights Kaiming normal, biases 0, and a scalar that learns, 0 at the start, on every residual branch (SkipInit, De & Smith 2020)."
-    rules = {} if is_kind(layer, NORMS) else kaiming_normal(layer)
+    "Weights Kaiming normal, biases 0, and a scalar that learns, 0 at the start, on every residual branch, whose last norm is at (1, 0) (SkipInit, De & Smith 2020)."
+    rules = filled(layer, constant(1.)) if is_kind(layer, NORMS) else kaiming_normal(layer)
     return rules | (dict(alpha=_scalar(alpha)) if site is not None and "branch_end" in site.roles else {})
-def _scalar(alpha): return Change(f"output × a scalar that learns, now {alpha:.4g}", partial(scale_output, alpha=float(alpha)))
+def _scalar(alpha):
+    numbers(alpha=alpha)
+    return Change(f"output × a scalar that learns, now {alpha:.4g}", partial(scale_output, alpha=float(alpha)))
 
 # %% ../nbs/02_further.ipynb #3113db36
 @scheme(on=LAYERS + ("branch_last",))
@@ -113,7 +125,7 @@ def fixup(layer, site=None):
     def fill(t, g): return nn.init.kaiming_normal_(t, mode="fan_out", nonlinearity="relu", generator=g).mul_(size)
     rules = filled(layer, ZERO if closed else Rule(f"Kaiming normal, fan_out × {size:.4g}", fill))
     if not inner or isinstance(layer, (Projection, nn.modules.linear.NonDynamicallyQuantizableLinear)): return rules # called by no one
-    for k in ("input_bias", "output_bias"): rules[k] = Change("scalar that learns, now 0", partial(add_scalar, key=k))
+    for k in CHANGES: rules[k] = Change("scalar that learns, now 0", partial(add_scalar, key=k))
     return rules | (dict(alpha=_scalar(1.)) if _closed(site) else {})
 
 # %% ../nbs/02_further.ipynb #d65f4a06
@@ -182,7 +194,8 @@ def unit_variance(
     batch:torch.Tensor, # an input of the model
 )->dict: # site's name -> why it was left as it was
     "Scale each layer's weight so that its output on the batch has variance 1."
-    waiting, modes, left = {id(s.owner): s for s in sites}, {m: m.training for m in model.modules()}, {}
+    biased = {s.name: "its bias is not zero" for s in sites if s.tensor("bias") is not None and s.tensor("bias").any()}
+    waiting, modes, left = {id(s.owner): s for s in sites if s.name not in biased}, {m: m.training for m in model.modules()}, biased
     def scale(layer, inputs, out):
         site = waiting.pop(id(layer), None)
         if site is None: return # shared, and already scaled
@@ -192,6 +205,7 @@ def unit_variance(
         return out/std
     hooks = [s.owner.register_forward_hook(scale) for s in sites]
     try: model.eval()(batch)
+    except (RuntimeError, TypeError, ValueError) as e: raise Refused(f"the batch does not go through {type(model).__name__}: {str(e).splitlines()[0][:200]}") from e
     finally:
         for h in hooks: h.remove()
         for m, was in modes.items(): m.training = was

@@ -113,7 +113,7 @@ def _all_sites(model):
     return found
 
 # %% ../nbs/02_parts.ipynb #19a79728
-CHANGES = ("input_bias", "output_bias") # parameters that a scheme adds to a layer, see `changes`
+CHANGES = ("fixup_input_bias", "fixup_output_bias") # parameters that a scheme adds to a layer, see `changes`
 def kind(site): # one of the kinds of `layers`, or None: unknown
     "The kind of layer at a site."
     return next((k for k in (LAYERS, NORMS, EMBEDDINGS, (Free,)) if is_kind(site.layer, k)), None)
@@ -143,6 +143,8 @@ def _attention(found):
         if s.roles & set(PROJECTIONS): groups.setdefault(parent, Attention(parent)).sites |= {r: s for r in PROJECTIONS if r in s.roles}
     for path, a in groups.items():
         inside = [s for s in found if kind(s) == LAYERS and s.name.startswith(path + "." if path else "") and not s.roles & set(PROJECTIONS)]
+        width = sizes(next(iter(a.sites.values())).layer)[0]
+        inside = [s for s in inside if sizes(s.layer)[1] == width] or inside # talking heads mix heads, not features
         if inside: a.sites["attention_out"] = inside[-1]; inside[-1].roles.add("attention_out")
         for s in a.sites.values(): s.attention = a
 
@@ -150,6 +152,7 @@ def _attention(found):
 def _hand(found, given):
     "Roles that a caller gives: pattern -> role or roles. A role given by hand is nowhere else."
     given = {p: {r} if isinstance(r, str) else set(r) for p, r in (given or {}).items()}
+    if not any("branch_end" in r for r in given.values()): given = {p: r | {"branch_end"} if "branch_last" in r else r for p, r in given.items()}
     for role in set().union(*given.values()):
         pick(role, ROLES, "role")
         for s in found: s.roles.discard(role)
@@ -174,7 +177,9 @@ def sites(
         for s in there: s.roles.add(role)
     _attention(found)
     by_name = {s.name: s for s in found}
-    for a, b in _feed_forward(model): by_name[a].roles.add("ffn_in"); by_name[b].roles.add("ffn_out")
+    for pair in _feed_forward(model):
+        for n, role in zip(pair, ("ffn_in", "ffn_out")):
+            if n in by_name: by_name[n].roles.add(role) # a layer with two parents has its first one's name
     if branches: _mark(by_name, residual_branches(model, batch))
     _hand(found, roles)
     if split: found = [part for s in found for part in (projections(s) if len(s.roles & set(PROJECTIONS)) > 1 and kind(s) == LAYERS else [s])]
@@ -200,7 +205,7 @@ def _heads(model, path):
 # %% ../nbs/02_parts.ipynb #a6d80817
 def _matches(site, key, selector):
     "Whether a selector means this parameter of this site."
-    if isinstance(selector, type): return is_kind(site.layer, (selector,)) or isinstance(site.owner, selector)
+    if isinstance(selector, type): return isinstance(site.layer, selector) or isinstance(site.owner, selector)
     if selector in ROLES: return selector in site.roles
     return fnmatchcase(site.name, selector) or fnmatchcase(site.parameter(key), selector) or fnmatchcase(site.name, f"{selector}[.[]*")
 
@@ -225,4 +230,4 @@ class Choice:
             if any(_matches(site, k, s) for site in found for k in ("weight", "bias")): continue
             if isinstance(s, type): raise Refused(f"there is no {s.__name__} in this model")
             if s in ROLES: raise Refused(f"there is no {s} in this model: it needs {ROLES[s]}; roles= gives one by hand")
-            pick(s, [site.name for site in found], "layer")
+            pick(s, [*ROLES, *(site.name for site in found)], "role, layer or pattern")

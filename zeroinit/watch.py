@@ -29,14 +29,14 @@ class Row:
     parameters: dict # 'weight', 'bias' -> (parameter, slice of its rows)
     def value(self, key): p, at = self.parameters[key]; return p[at]
     def grad(self, key): p, at = self.parameters[key]; return None if p.grad is None else p.grad[at]
-    def frozen(self): return not any(p.requires_grad for p, _ in self.parameters.values())
+    def frozen(self): return not self.parameters["weight"][0].requires_grad
 
 # %% ../nbs/05_watch.ipynb #fd86d60d
 def rows_of(
     model:nn.Module, # any
 )->list: # of Row
     "Every layer with parameters, in the order in which the model names them."
-    names, found = {plain_name(n): p for n, p in model.named_parameters()}, []
+    names, found, seen = {plain_name(n): p for n, p in model.named_parameters(remove_duplicate=False)}, [], set()
     for s in sites(model):
         held = {}
         for key in ("weight", "bias"):
@@ -45,8 +45,11 @@ def rows_of(
             rows = len(names[name])//3 if part and len(names[name].shape) else 0
             held[key] = names[name], slice(i*rows, (i + 1)*rows) if part and (i := PROJECTIONS.index(part[:-1])) + 1 else ...
         if kind(s) is None: held = {n: (p, ...) for n, p in s.layer.named_parameters(recurse=False)}; held = dict(weight=next(iter(held.values()))) | held
+        if "weight" not in held and "weight" in getattr(s.layer, "parametrizations", ()): # made from others: the largest stands for it
+            held["weight"] = max(s.layer.parametrizations.weight.parameters(), key=Tensor.numel), ...
+        if "weight" not in held or not isinstance(s.layer, Projection) and (id(held["weight"][0]) in seen or seen.add(id(held["weight"][0]))): continue # tied
         unit = s.name.partition("[")[0] if isinstance(s.layer, Projection) else s.name.rpartition(".")[0] if s.layer is not s.owner or isinstance(s.layer, nn.modules.linear.NonDynamicallyQuantizableLinear) else s.name
-        if held: found.append(Row(s.name, s, unit, held))
+        found.append(Row(s.name, s, unit, held))
     return found
 
 # %% ../nbs/05_watch.ipynb #ab4deb5c
@@ -72,10 +75,11 @@ class Unit:
 def _size(t): return t.detach().abs().max().item() if t is not None and t.numel() else 0.
 def _normalised(norm, x):
     "What a norm multiplies by its weight."
-    bare = copy.copy(norm)
-    bare._parameters, bare._buffers = {k: None for k in norm._parameters}, {k: None for k in norm._buffers}
+    kind = next(c for c in type(norm).__mro__ if not c.__name__.startswith("Parametrized"))
+    bare = object.__new__(kind)
+    bare.__dict__ = norm.__dict__ | dict(_parameters=dict(weight=None, bias=None), _buffers={k: None for k in norm._buffers})
     if hasattr(bare, "track_running_stats"): bare.track_running_stats = False
-    try: return type(norm).forward(bare, x.detach())
+    try: return kind.forward(bare, x.detach())
     except Exception: return x.detach() - x.detach().mean() # a foreign norm
 
 # %% ../nbs/05_watch.ipynb #265903fc
@@ -96,10 +100,11 @@ class Watch:
         unit.size_in = _size(_normalised(module, x) if is_kind(module, NORMS) else x)
         unit.blank = is_kind(module, LAYERS) and not module.weight.any()
         if not (x.is_floating_point() and x.requires_grad): return
-        x = x.clone()
+        inplace = getattr(module, "inplace", False) # what it does to its input, the model may count on
+        x = x if inplace else x.clone()
         unit.node_in = x.grad_fn
         x.register_hook(lambda g: setattr(unit, "back_in", _size(g)))
-        return (x, *inputs[1:])
+        return None if inplace else (x, *inputs[1:])
     def leave(self, name, module, out):
         unit, out = self.units.get(name), next(iter(tensors(out)), None)
         if unit is None or unit.node_out is not None or out is None: return

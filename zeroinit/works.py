@@ -27,13 +27,20 @@ def filled(
     "Rules for what a layer has."
     return {k: r for k, r in dict(weight=weight, bias=bias).items() if getattr(layer, k, None) is not None}
 
+# %% ../nbs/02_works.ipynb #25ed78a0
+def _padded(rule, row):
+    "A rule for an embedding, whose padding row stays at zero."
+    if row is None: return rule
+    def fill(t, g): rule.fill(t, g)[row] = 0.; return t
+    return Rule(f"{rule.text}, row {row} 0", fill)
+
 # %% ../nbs/02_works.ipynb #4cd1072f
 @scheme(on=LAYERS + NORMS + EMBEDDINGS)
 def default(layer):
     "torch's own, by layer: weight and bias from U(-1/sqrt(fan_in), 1/sqrt(fan_in)); attention Xavier uniform; norms (1, 0); embeddings N(0, 1)."
     fused = isinstance(layer, Projection) # MultiheadAttention: one matrix of `fused` times as many rows
     if is_kind(layer, NORMS): return filled(layer, constant(1.))
-    if is_kind(layer, EMBEDDINGS): return dict(weight=normal(0., 1.))
+    if is_kind(layer, EMBEDDINGS): return dict(weight=_padded(normal(0., 1.), layer.padding_idx))
     bound = 1/math.sqrt(fan_in(layer)) if fan_in(layer) else 0.
     xavier = math.sqrt(6/max(layer.in_features + layer.fused*layer.out_features, 1)) if fused else bound
     plain = not fused and not isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear)
