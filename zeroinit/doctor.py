@@ -21,7 +21,7 @@ from .inits import initialize, inner
 from .layers import EMBEDDINGS, LAYERS, NORMS, is_kind
 from .parts import kind
 from .probes import distinct, effective_rank
-from .watch import OPTIMIZERS, Course, course, features_first, rows_of
+from .watch import OPTIMIZERS, RATIO, Course, course, features_first, rows_of
 
 # %% ../nbs/05_doctor.ipynb #17a2fd16
 def _wake(grads): # update, from 1, of the first gradient that is not exactly zero; None: never
@@ -67,7 +67,7 @@ def cancelled(
     def removes(m): return isinstance(m, nn.modules.batchnorm._NormBase) and (m.training or not m.track_running_stats) or isinstance(m, nn.GroupNorm) and m.num_groups == m.num_channels
     pairs, seen, share = {u.after: u.name for u in kept.units.values() if u.after and removes(u.module)}, control or kept, 1e-8 if control else 1e-4
     def most(grads): return max((g for g in grads if g is not None), default=0.)
-    def gone(n): return n in seen.bias_grads and most(seen.bias_grads[n]) <= share*most(seen.grads[n])
+    def gone(n): return n in seen.bias_grads and most(seen.bias_grads[n]) <= share*max(most(seen.grads[n]), most(seen.bias_grads.get(pairs[n], [])))
     return {r.name: pairs[r.name] for r in kept.rows if r.name in pairs and kind(r.site) == LAYERS and gone(r.name)}
 
 # %% ../nbs/05_doctor.ipynb #2e8939d2
@@ -80,14 +80,13 @@ def _list(names, most=4):
 # %% ../nbs/05_doctor.ipynb #e68e9e20
 def by_rounding(
     kept:Course, # in the model's own precision
-    control:Course, # in float64
-    ratio:float=1e-3, # a gradient whose share in float64 is smaller was rounding
+    control:Course, # in float64, `like` the first
 )->dict: # layer -> (its first gradient, that in float64)
     "Layers that learn from rounding alone: at no update is there a gradient of that size in float64."
     found = {}
     for n, grads in kept.grads.items():
-        both = [(mine, theirs) for mine, theirs in zip(grads, control.grads.get(n, [])) if mine and theirs is not None]
-        if both and all(theirs < ratio*mine for mine, theirs in both): found[n] = both[0]
+        both = [(mine, theirs) for mine, theirs in zip(grads, control.grads.get(n, [])) if mine and theirs is not None] # updates with a gradient
+        if both and all(theirs < RATIO*mine for mine, theirs in both): found[n] = both[0]
     return found
 
 # %% ../nbs/05_doctor.ipynb #98e34845
@@ -257,15 +256,15 @@ class _Untouched:
 # %% ../nbs/05_doctor.ipynb #2dbf78a1
 def _both(start, x, y, loss, seed, control, told):
     "The course of a copy, and of one in float64 (or why there is none): up to the last waking, and on where that looks like rounding."
-    def run(model, x, y, steps):
+    def run(model, x, y, steps, *like):
         torch.manual_seed(seed); random.seed(seed); np.random.seed(seed)
-        return course(model, x, _loss(x, y, loss, seed), steps, *told[1:])
+        return course(model, x, _loss(x, y, loss, seed), steps, *told[1:], *like)
     try: kept = run(copy.deepcopy(start), x, y, told[0])
     except (TypeError, RuntimeError, ValueError, IndexError) as e: raise Refused(f"a step of training fails on this batch: {str(e).splitlines()[0][:200]}") from e
     last = max((_wake(g) or 0 for g in kept.grads.values()), default=0)
     if not control or not last or any(p.dtype == torch.float64 for p in start.parameters()): return kept, None
     def double(t): return t.double() if isinstance(t, Tensor) and t.is_floating_point() else t
-    def again(steps): return run(copy.deepcopy(start).double(), double(x), double(y), steps)
+    def again(steps): return run(copy.deepcopy(start).double(), double(x), double(y), steps, kept)
     try:
         other = again(last)
         return kept, again(told[0]) if by_rounding(kept, other) else other

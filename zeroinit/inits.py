@@ -162,35 +162,6 @@ def _table(model, rules, refused, found, old=None, gone=()):
     rows += [dict(parameter=n, rule="taken away") for n in gone]
     return Table(rows + [dict(parameter=n, rule=f"not found: {why}") for n, why in refused.items() if n.startswith("(")])
 
-# %% ../nbs/02_inits.ipynb #a8591dc8
-@torch.no_grad()
-def initialize(
-    model:nn.Module, # any; edited in place
-    scheme:str, # a scheme's name, see `schemes`
-    generator:torch.Generator=None, # source of all randomness; None: torch's global one
-    head_bias:str=None, # 'log_prior', or None: as the scheme says
-    *, only=None, # where: a layer type, a role, a pattern of names, or several; None: where the scheme is for
-    skip=None, # where not
-    roles:dict=None, # pattern of layer names -> role or roles, by hand; see `zeroinit.parts.ROLES`
-    batch:Tensor=None, # an input of the model: for schemes that look at data, and where the model takes no usual shape
-    strict:bool=True, # raise where the scheme cannot treat a layer; False: list it
-    **args, # the scheme's own, as std=0.01
-): # table: parameter, role, shape, rule ('left alone' if none), mean, std, min, max, zero_share
-    "Apply a scheme to a model, and say what it did; raise `Refused`, with the model untouched, where it cannot. Make the optimiser afterwards."
-    if not isinstance(model, nn.Module): raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    if not isinstance(generator, (torch.Generator, type(None))):
-        raise Refused(f"generator must be a torch.Generator, not {generator!r}; give a scheme's arguments by name, as std=100")
-    model, batch = inner(model), batch[0] if isinstance(batch, (tuple, list)) else batch
-    told = dict(only=only, skip=skip, roles=roles, strict=strict, batch=batch, **args)
-    rules, refused, found = plan(model, scheme, head_bias, **told)
-    finish = SCHEMES[scheme].finish
-    if finish and batch is None: raise Refused(f"scheme {scheme} looks at data: give it a batch of the model's input as batch=")
-    base = torch.empty((), dtype=torch.int64, device=generator.device if generator else "cpu").random_(generator=generator).item()
-    if finish: _carry_out(*_twin(model, scheme, head_bias, told), base, finish, batch, strict) # on a copy first, so that a refusal changes nothing
-    old = {id(p) for p in model.parameters()}
-    left, gone = _carry_out(model, rules, base, finish, batch, strict)
-    return _table(model, {n: p for n, p in rules.items() if p.site.name not in left}, refused | left, found, old, gone)
-
 # %% ../nbs/02_inits.ipynb #5a7194cb
 def _twin(model, scheme, head_bias, told):
     "A copy of a model, and its plan."
@@ -220,3 +191,32 @@ def _draw(rules, base):
         fresh = torch.empty(t.shape, dtype=torch.float64 if t.dtype == torch.float64 else torch.float32)
         drawn[name] = p.rule.fill(fresh, stream(base, p.rule.stream or name))
     return drawn
+
+# %% ../nbs/02_inits.ipynb #a8591dc8
+@torch.no_grad()
+def initialize(
+    model:nn.Module, # any; edited in place
+    scheme:str, # a scheme's name, see `schemes`
+    generator:torch.Generator=None, # source of all randomness; None: torch's global one
+    head_bias:str=None, # 'log_prior', or None: as the scheme says
+    *, only=None, # where: a layer type, a role, a pattern of names, or several; None: where the scheme is for
+    skip=None, # where not
+    roles:dict=None, # pattern of layer names -> role or roles, by hand; see `zeroinit.parts.ROLES`
+    batch:Tensor=None, # an input of the model: for schemes that look at data, and where the model takes no usual shape
+    strict:bool=True, # raise where the scheme cannot treat a layer; False: list it
+    **args, # the scheme's own, as std=0.01
+): # table: parameter, role, shape, rule ('left alone' if none), mean, std, min, max, zero_share
+    "Apply a scheme to a model, and say what it did; raise `Refused`, with the model untouched, where it cannot. Make the optimiser afterwards."
+    if not isinstance(model, nn.Module): raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if not isinstance(generator, (torch.Generator, type(None))):
+        raise Refused(f"generator must be a torch.Generator, not {generator!r}; give a scheme's arguments by name, as std=100")
+    model, batch = inner(model), batch[0] if isinstance(batch, (tuple, list)) else batch
+    told = dict(only=only, skip=skip, roles=roles, strict=strict, batch=batch, **args)
+    rules, refused, found = plan(model, scheme, head_bias, **told)
+    finish = SCHEMES[scheme].finish
+    if finish and batch is None: raise Refused(f"scheme {scheme} looks at data: give it a batch of the model's input as batch=")
+    base = torch.empty((), dtype=torch.int64, device=generator.device if generator else "cpu").random_(generator=generator).item()
+    if finish: _carry_out(*_twin(model, scheme, head_bias, told), base, finish, batch, strict) # on a copy first, so that a refusal changes nothing
+    old = {id(p) for p in model.parameters()}
+    left, gone = _carry_out(model, rules, base, finish, batch, strict)
+    return _table(model, {n: p for n, p in rules.items() if p.site.name not in left}, refused | left, found, old, gone)
