@@ -170,15 +170,16 @@ def _twin(model, scheme, head_bias, told):
     return twin, plan(twin, scheme, head_bias, **told)[0]
 
 # %% ../nbs/02_inits.ipynb #d22917f6
-def _carry_out(model, rules, base, finish, batch, strict):
+def _carry_out(model, rules, base, scheme, batch, strict):
     "Draw everything, then change the model; what was left as it was and why, and what was taken away."
     drawn = _draw(rules, base)
     gone = [f"{p.site.name}.{what}".lstrip(".") for p in {id(p.site.owner): p for p in rules.values()}.values() for what in undo(p.site.owner)]
     for name, t in drawn.items(): rules[name].tensor().copy_(t)
     for name, p in rules.items():
         if isinstance(p.rule, Change): p.rule.apply(p.site.owner, base=base, name=name)
+    finish = SCHEMES[scheme].finish
     left = finish(model, [p.site for p in rules.values() if p.key == "weight"], batch) if finish else {}
-    if left and strict: raise Untreatable(f"the scheme cannot treat layer {next(iter(left))}: {next(iter(left.values()))}; strict=False leaves it as it is before that")
+    if left and strict: raise Untreatable(f"scheme {scheme} cannot treat layer {next(iter(left))}: {next(iter(left.values()))}; strict=False leaves it as it is before that")
     return left, [n for n in gone if n not in rules]
 
 # %% ../nbs/02_inits.ipynb #c63b0164
@@ -216,7 +217,7 @@ def initialize(
     finish = SCHEMES[scheme].finish
     if finish and batch is None: raise Refused(f"scheme {scheme} looks at data: give it a batch of the model's input as batch=")
     base = torch.empty((), dtype=torch.int64, device=generator.device if generator else "cpu").random_(generator=generator).item()
-    if finish: _carry_out(*_twin(model, scheme, head_bias, told), base, finish, batch, strict) # on a copy first, so that a refusal changes nothing
+    if finish: _carry_out(*_twin(model, scheme, head_bias, told), base, scheme, batch, strict) # on a copy first, so that a refusal changes nothing
     old = {id(p) for p in model.parameters()}
-    left, gone = _carry_out(model, rules, base, finish, batch, strict)
+    left, gone = _carry_out(model, rules, base, scheme, batch, strict)
     return _table(model, {n: p for n, p in rules.items() if p.site.name not in left}, refused | left, found, old, gone)

@@ -163,7 +163,7 @@ def _note(course, rows):
 RATIO = 1e-3 # a gradient whose share in float64 is smaller was rounding
 def _still(course, like):
     "Take rounding out of the gradients, so that no optimiser makes something of it."
-    for r in course.rows:
+    for r in course.rows if like is not None else ():
         for key, mine, theirs in (("weight", course.grads, like.grads), ("bias", course.bias_grads, like.bias_grads)):
             if key not in r.parameters or mine[r.name][-1] is None: continue
             k = len(mine[r.name]) - 1
@@ -192,8 +192,7 @@ def course(
             if not value.requires_grad: raise Refused("the output does not depend on any parameter")
             kept.graph, kept.units = Graph([value]), watch.units
             value.backward()
-            _note(kept, rows); kept.losses.append(value.item())
-            if like is not None: _still(kept, like)
+            _note(kept, rows); _still(kept, like); kept.losses.append(value.item())
             if not torch.isfinite(value): break
             before = {r.name: r.value("weight").detach().clone() for r in rows} if k == steps - 1 else {}
             opt.step()
