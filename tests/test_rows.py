@@ -71,7 +71,7 @@ def test_a_scheme_for_parts_of_a_transformer(call, data_root, tmp_path):
     (dict(model="torchvision:resnt18"), "did you mean resnet18"),
     (dict(model="timm:resnet181"), "did you mean resnet18"),
     (dict(model="torchvision:alexnet", init="zero"), "cannot take images of 32 x 32"),
-    (dict(model="vit", init="bias_normal"), "needs a bias in layer block1"),
+    (dict(model="vit", init="bias_normal"), "cannot treat layer block1.attend.branch.attention.qkv"),
     (dict(model="cnn", init="zero_ffn_out"), "needs a feed-forward block"),
     (dict(model="resnet50", augment="crop+flip"), "unknown augmentation 'crop'"),
 ])

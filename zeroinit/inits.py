@@ -18,7 +18,7 @@ from .basics import Refused, pick
 from .changes import ours, undo
 from .layers import LAYERS, Projection, is_kind
 from .parts import PROJECTIONS, ROLES, Choice, Site, kind, plain_name, sites
-from .rules import SCHEMES, Change, Rule, Untreatable, arguments, described, stream
+from .rules import SCHEMES, Change, Rule, Untreatable, arguments, described, flag, stream
 from .works import head_rule
 
 # %% ../nbs/02_inits.ipynb #54ef210b
@@ -115,6 +115,7 @@ def plan(
 )->tuple: # parameter name (or <layer>.output and the like) -> Planned; name -> why not, with strict off; sites
     "What a scheme would do to a model; a tied tensor is planned once, where it first appears."
     model, batch = inner(model), batch[0] if isinstance(batch, (tuple, list)) else batch
+    flag(strict=strict)
     choice = Choice(only, skip)
     required, needs = _needed(scheme, args, choice)
     found, refused = _found(model, scheme, needs, required, roles, strict, batch)

@@ -164,9 +164,9 @@ SHAPES = dict(digits=(1, 8, 8), mnist=(1, 28, 28), fashion_mnist=(1, 28, 28), ci
 
 # %% ../nbs/07_protocols.ipynb #a5790e8e
 def _told(init, args):
-    "A scheme's arguments without those that have their default value."
-    defaults = arguments(init)
-    for k in args or {}: pick(k, [*defaults, "head_bias"], f"argument of scheme {init}")
+    "A scheme's arguments, and where it is to act, without those that have their default value."
+    defaults = arguments(init) | dict(head_bias=None, only=None, skip=None, strict=True)
+    for k in args or {}: pick(k, defaults, f"argument of scheme {init}")
     def same(a, b): return a == b and isinstance(a, bool) == isinstance(b, bool)
     return {k: v for k, v in (args or {}).items() if not same(v, defaults.get(k))} or None
 
