@@ -115,8 +115,7 @@ def plan(
 )->tuple: # parameter name (or <layer>.output and the like) -> Planned; name -> why not, with strict off; sites
     "What a scheme would do to a model; a tied tensor is planned once, where it first appears."
     model, batch = inner(model), batch[0] if isinstance(batch, (tuple, list)) else batch
-    flag(strict=strict)
-    choice = Choice(only, skip)
+    choice, strict = Choice(only, skip), flag(strict=strict)
     required, needs = _needed(scheme, args, choice)
     found, refused = _found(model, scheme, needs, required, roles, strict, batch)
     choice.check(found)
