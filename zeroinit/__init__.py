@@ -1,5 +1,5 @@
 "Networks that start from zero weights: the library behind the notebooks in nbs/."
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # torch loads when one of these is first used, so that `import zeroinit` itself costs nothing
 _HOME = {"initialize": "inits", "schemes": "inits", "diagnose": "doctor"}

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'PRECISIONS', 'OTHER', 'Recipe', 'checked', 'arithmetic', 'train_epoch', 'evaluate', 'peek',
-           'save_checkpoint', 'checkpoint_meta', 'load_checkpoint', 'watched', 'Progress', 'fit', 'diverged']
+           'save_checkpoint', 'checkpoint_meta', 'load_checkpoint', 'watched', 'Progress', 'Misfit', 'fit', 'diverged']
 
 # %% ../nbs/04_training.ipynb #edb531ca
-import copy, json, math, sys, time, warnings
+import copy, io, json, math, sys, time, warnings, zipfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Iterable
+from typing import Callable, Iterable
 
 import torch
 import torch.nn as nn
@@ -135,27 +135,45 @@ def _random_states(model, train):
     device = next(model.parameters()).device
     return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
+# %% ../nbs/04_training.ipynb #c04a71fe
+def _packed(tensors, meta):
+    "The bytes of a checkpoint: safetensors, or torch's own form on a machine that has torch and little else."
+    try: from safetensors.torch import save
+    except ImportError:
+        made = io.BytesIO()
+        torch.save(dict(meta=json.dumps(meta), tensors=tensors), made)
+        return made.getvalue()
+    return save(tensors, {"meta": json.dumps(meta)})
+
+# %% ../nbs/04_training.ipynb #60a9d3b7
+def _unpacked(path, only_meta=False):
+    "What a checkpoint says of itself, and its tensors, unless only the first is asked for."
+    if zipfile.is_zipfile(path): # torch's own form
+        got = torch.load(path, weights_only=True)
+        return json.loads(got["meta"]), got["tensors"]
+    from safetensors import safe_open
+    with safe_open(path, "pt") as f:
+        return json.loads(f.metadata()["meta"]), {} if only_meta else {k: f.get_tensor(k) for k in f.keys()}
+
 # %% ../nbs/04_training.ipynb #029a76bf
 def save_checkpoint(
     path:Path, # file to replace
     model:nn.Module, opt:torch.optim.Optimizer, train:Iterable, # whose states are kept
     meta:dict, # plain numbers and text
 )->Path: # `path`
-    "Write everything the loop needs to go on, atomically."
-    from safetensors.torch import save
+    "Write everything the loop needs to go on, atomically; what a loss of power takes, one epoch brings back."
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     for i, state in opt.state_dict()["state"].items(): tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
     tensors |= {f"random.{k}": v for k, v in _random_states(model, train).items()}
-    data = save({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, {"meta": json.dumps(meta)})
-    return atomic(path, lambda f: f.write(data))
+    data = _packed({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, meta)
+    return atomic(path, lambda f: f.write(data), durable=False)
 
 # %% ../nbs/04_training.ipynb #3ef1226f
 def checkpoint_meta(
     path:Path, # file of `save_checkpoint`
 )->dict: # its `meta`
     "What a checkpoint says of itself, with no tensor read."
-    from safetensors import safe_open
-    with safe_open(path, "pt") as f: return json.loads(f.metadata()["meta"])
+    return _unpacked(path, only_meta=True)[0]
 
 # %% ../nbs/04_training.ipynb #883ac5fa
 def load_checkpoint(
@@ -163,8 +181,7 @@ def load_checkpoint(
     model:nn.Module, opt:torch.optim.Optimizer, train:Iterable, # put back where they were
 ):
     "Restore a checkpoint."
-    from safetensors.torch import load_file
-    tensors = load_file(path)
+    _, tensors = _unpacked(path)
     def part(name): return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
     model.load_state_dict(part("model."))
     state = {}
@@ -208,6 +225,9 @@ def _row(epoch, sums, seconds):
         row |= {f"{split}_loss": loss/n if math.isfinite(loss) else None, f"{split}_acc": right/n}
     return row | {"seconds": seconds}
 
+# %% ../nbs/04_training.ipynb #7e5d2c19
+class Misfit(Refused): "A checkpoint is of something else than what is to go on from it."
+
 # %% ../nbs/04_training.ipynb #c125b33f
 def _resume(path, model, opt, train, recipe, probes):
     "History of a checkpoint of this recipe, everything put back; [] if there is none."
@@ -218,8 +238,10 @@ def _resume(path, model, opt, train, recipe, probes):
         return []
     same = meta["recipe"] == repr(replace(recipe, epochs=0)) and set(meta["probes"]) == {p.name for p in probes}
     if not same or len(meta["history"]) > recipe.epochs:
-        raise Refused(f"checkpoint {path} belongs to another recipe; delete it or choose another path")
-    load_checkpoint(path, model, opt, train)
+        raise Misfit(f"checkpoint {path} belongs to another recipe; delete it or choose another path")
+    try: load_checkpoint(path, model, opt, train)
+    except (RuntimeError, KeyError, ValueError) as e:
+        raise Misfit(f"checkpoint {path} belongs to another model or another version of the code; delete it or choose another path") from e
     for p in probes: p.load(meta["probes"][p.name])
     return meta["history"]
 
@@ -233,6 +255,7 @@ def fit(
     checkpoint:Path=None, # file to save to after each epoch and to go on from; None: none
     label:str="fit", # how to call it while it runs; None: run in silence
     peeks:dict=None, # as `evals`, in the mode that the recipe does not evaluate in, leaving no trace
+    after:Callable=None, # told the history after each epoch, once its checkpoint is saved; what it raises ends the call
 )->dict: # status 'done' or 'diverged'; history, a dict an epoch; probes, name -> state
     "Train, evaluating after each epoch. A training loss that is not finite ends the run as 'diverged'."
     checked(recipe)
@@ -249,6 +272,7 @@ def fit(
                 meta = dict(recipe=repr(replace(recipe, epochs=0)), history=history, probes={p.name: p.state() for p in probes})
                 save_checkpoint(checkpoint, model, opt, train, meta)
             progress.row(history[-1])
+            if after: after(history)
     return dict(status="diverged" if diverged(history) else "done", history=history, probes={p.name: p.state() for p in probes})
 
 # %% ../nbs/04_training.ipynb #99a09e62
