@@ -27,7 +27,7 @@ def data_root(tmp_path_factory):
 @pytest.mark.parametrize("model, dataset, protocol", CASES)
 def test_row_runs(model, dataset, protocol, data_root, tmp_path):
     from zeroinit.experiments import run
-    from zeroinit.protocols import resolve
+    from zeroinit.requests import resolve
 
     e = resolve(model=model, dataset=dataset, protocol=protocol, init="default", epochs=1, train_size=10, eval_size=2, probe_steps=1)
     (record,) = run(e, results_root=tmp_path / "results", data_root=data_root, device="cpu", quiet=True)
@@ -43,7 +43,7 @@ def test_row_runs(model, dataset, protocol, data_root, tmp_path):
 ])
 def test_the_works_own_schemes_on_their_own_models(model, dataset, init, args, data_root, tmp_path):
     from zeroinit.experiments import run
-    from zeroinit.protocols import resolve
+    from zeroinit.requests import resolve
 
     told = dict(protocol="published", epochs=1, train_size=12, batch_size=4, eval_size=2, probe_steps=0)
     e = resolve(model=model, dataset=dataset, init=init, init_args=args, **told)
@@ -77,7 +77,7 @@ def test_a_scheme_for_parts_of_a_transformer(call, data_root, tmp_path):
 ])
 def test_refused_in_one_sentence(told, sentence):
     from zeroinit.basics import Refused
-    from zeroinit.protocols import resolve
+    from zeroinit.requests import resolve
 
     if told["model"].startswith("timm:"):
         pytest.importorskip("timm")
@@ -89,7 +89,7 @@ def test_refused_in_one_sentence(told, sentence):
 def test_a_patch_that_does_not_divide(data_root, tmp_path):
     from zeroinit.basics import Refused
     from zeroinit.data import write_npz
-    from zeroinit.protocols import resolve
+    from zeroinit.requests import resolve
 
     x = np.zeros((20, 30, 30, 3), np.uint8)
     mine = write_npz(tmp_path / "mine.npz", dict(x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2))
