@@ -46,7 +46,7 @@ def test_a_stopped_run_ends_with_the_same_bits(how, tree, tmp_path):
     stopped.send_signal(how)
     assert stopped.wait(timeout=60) != 0
     assert not list((tmp_path / "cut/results").rglob("*.json"))
-    assert len(list((tmp_path / "cut/.runs").glob("*.safetensors"))) == 1
+    assert len(list((tmp_path / "cut/.runs").rglob("*.safetensors"))) == 1
 
     again = start(tree, tmp_path / "cut/results")
     lines = again.stdout.readlines()
@@ -54,7 +54,7 @@ def test_a_stopped_run_ends_with_the_same_bits(how, tree, tmp_path):
     first = int(lines[0].split(" epoch ")[1].split("/")[0])
     assert first >= 8  # it did not begin anew
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
-    assert not list((tmp_path / "cut/.runs").glob("*.safetensors"))
+    assert not list((tmp_path / "cut/.runs").rglob("*.safetensors"))
 
 
 def test_a_bar_in_a_terminal(tree, tmp_path):

@@ -19,7 +19,7 @@ print(*zeroinit.schemes())
     done = call(sys.executable, "-c", code, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")})
     assert done.stdout.split()[:2] == ["default", "zero"]
     (metadata,) = (tmp_path / "site").glob("*.dist-info")
-    assert "zeroinit = zeroinit.sweep:main" in (metadata / "entry_points.txt").read_text()
+    assert "zeroinit = zeroinit.command:main" in (metadata / "entry_points.txt").read_text()
 
 
 def test_import_waits_for_nothing(call):

@@ -13,14 +13,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.colors import LogNorm
 
 from .basics import Refused, at_root, atomic
 from .results import half_width, published, scheme_label, scores, to_frame
 
 # %% ../nbs/10_plots.ipynb #15323cb8
-_PALETTE = sns.color_palette("colorblind").as_hex()
+_PALETTE = "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9".split() # seaborn's "colorblind", whose import takes a second
 COLORS = {"logistic": "#000000", "default": _PALETTE[0], "bias_normal": _PALETTE[1], "bias_uniform": _PALETTE[2],
           "zero": _PALETTE[3], "bias_normal(std=0.01)": _PALETTE[4], "bias_normal(std=100)": _PALETTE[5],
           "published_resnet50_normal": _PALETTE[6], "published_resnet50_uniform": _PALETTE[7], "bias_normal(norm_bias=True)": "#7a3fa0",
@@ -55,6 +54,7 @@ def panels(
     rows:int=1, # of `n` panels
 ): # figure, list of axes
     "An empty figure in our style."
+    import seaborn as sns
     sns.set_theme(style="whitegrid", palette="colorblind", rc={"axes.spines.top": False, "axes.spines.right": False})
     fig, axes = plt.subplots(rows, n, figsize=(width*n, height*rows), squeeze=False, layout="constrained")
     return fig, list(axes.flat)
@@ -192,6 +192,7 @@ def _about_gradients(records, covers, missing=()):
 def _boxes(ax, g, updates):
     "Boxes of one scheme: a group for each update, a colour for each layer, input to output."
     layers = g.sort_values("depth").layer.unique()
+    import seaborn as sns
     colors, step = sns.color_palette("viridis", len(layers)), .8/len(layers)
     for i, layer in enumerate(layers):
         rows = g[(g.layer == layer) & (g["update"] <= updates)]
@@ -236,6 +237,7 @@ def gradient_boxes(
 def _heat(ax, table, span, layers, bar=True):
     "Layers down, updates across, colour by gradient; grey: exactly zero."
     ax.set_facecolor("0.8")
+    import seaborn as sns
     sns.heatmap(table, mask=~(table > 0), ax=ax, cmap="viridis", vmin=span[0], vmax=span[1], norm=LogNorm(*span), linewidths=.5, yticklabels=layers, cbar=bar, cbar_kws=dict(label="largest gradient"))
     ax.grid(False)
 
@@ -386,14 +388,17 @@ def _legend(shown):
 def history(
     frame, # of `to_frame`, one experiment
 ): # matplotlib figure
-    "Accuracy on each split after each epoch, one line a seed."
-    fig, (ax,) = panels(1)
+    "Accuracy on each split after each epoch, one line a seed. Every run draws it, so it is drawn with what costs little: no layout to solve, few ticks."
+    fig = plt.figure(figsize=(5.5, 4))
+    ax = fig.add_axes([.13, .16, .84, .76])
     splits = [c for c in ("train_acc", "val_acc", "test_acc") if c in frame and frame[c].notna().any()]
     for color, split in zip(_PALETTE, splits):
         for i, (_, run) in enumerate(frame.groupby("seed")):
             ax.plot(run.epoch, run[split], ".-", color=color, label=split.removesuffix("_acc") if i == 0 else None)
     first = frame.iloc[0]
     ax.set(xlabel="epoch", ylabel="accuracy", title=f"{first.model} on {first.dataset}, {first.scheme}, {first.protocol}")
-    ax.legend()
-    _sign(fig, caption(frame))
+    ax.locator_params(nbins=5)
+    ax.grid(color="0.9")
+    ax.legend(loc="lower right")
+    fig.text(.5, .01, caption(frame), fontsize=7, color="0.4", ha="center")
     return fig
