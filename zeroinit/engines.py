@@ -96,22 +96,20 @@ GIB = dict(resnet50=6, bottleneck_resnet=3, vit=3, mixer=3) # of memory that a w
 
 # %% ../nbs/08_engines.ipynb #e40a92c5
 def memory(): # GiB; infinite where nobody knows
-    "Memory that is free for use, within the limit of a container."
+    "Memory of this machine, or of the container."
+    try: all_of_it = os.sysconf("SC_PAGE_SIZE")*os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError): return float("inf")
     try:
-        import psutil
-        free, limit = psutil.virtual_memory().available, float("inf")
-        with open("/sys/fs/cgroup/memory.max") as f, open("/sys/fs/cgroup/memory.current") as used: limit = int(f.read()) - int(used.read())
-    except ImportError: return float("inf")
-    except (OSError, ValueError): pass
-    return min(free, limit)/2**30
+        with open("/sys/fs/cgroup/memory.max") as f: return min(all_of_it, int(f.read()))/2**30
+    except (OSError, ValueError): return all_of_it/2**30
 
 # %% ../nbs/08_engines.ipynb #70e5c4b2
 def capacity(
-    models, # names of those that will be run
+    models, # names of all that a suite holds
     found, # of `gpus`
     gpus_per_run:float=1., # part of a GPU that a run takes
 )->int: # 1 or more
-    "How many runs this machine carries at a time."
+    "How many runs this machine carries at a time; always the same for a suite, since the number of threads, and with it the last bits, hang on it."
     if found: return max(int(len(found)/gpus_per_run + 1e-9), 1)
     need = max([GIB.get(m.split(":")[0], 6. if ":" in m else 1.5) for m in models], default=1.)
     return max(min(cores(), int(memory()/need)), 1)
@@ -192,15 +190,16 @@ def _died(job, deaths, waiting, stopping):
 def in_processes(
     jobs:list, # of Job
     n:int, # at a time
+    threads:int=1, # of each worker
     found:list=(), # of `gpus`, shared out among the workers
     stopping=lambda: False, # asked often; True: let the running epochs end and give out nothing more
     context=None, # of `nursery`
 ): # yields an Outcome as each run ends; a run that was not begun yields none
     "Do runs in `n` workers, and leave no worker behind."
-    context, threads = context or nursery(bool(jobs and jobs[0].notebook)), 1 if found else max(cores()//n, 1)
+    context = context or nursery(bool(jobs and jobs[0].notebook))
     waiting, deaths = deque(jobs), Counter()
     def born(i): return Worker(context, threads, found[i % len(found)] if found else None)
-    workers = [born(i) for i in range(n)]
+    workers = [born(i) for i in range(min(n, len(jobs)))]
     try:
         while True:
             if stopping(): waiting.clear(); [w.stop() for w in workers]

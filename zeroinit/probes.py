@@ -100,10 +100,13 @@ def distinct(
     tolerance:float=1e-6, # rows closer than this share of the longest row count as equal
 )->int: # groups of neurons
     "How many neurons differ: groups joined by chains of pairs within the tolerance."
-    from scipy.sparse.csgraph import connected_components
     rows = rows.detach().double()
     near = torch.cdist(rows, rows) <= tolerance*rows.norm(dim=1).max()
-    return int(connected_components(near.cpu().numpy(), directed=False)[0])
+    group, before = torch.arange(len(rows), device=rows.device), None
+    while before is None or not torch.equal(group, before): # each takes the lowest number among its neighbours, and then that one's
+        before, group = group, torch.where(near, group, len(rows)).amin(1).minimum(group)
+        group = group[group]
+    return len(group.unique())
 
 # %% ../nbs/03_probes.ipynb #24379f86
 class Symmetry(Probe):

@@ -149,7 +149,7 @@ def _packed(tensors, meta):
 def _unpacked(path, only_meta=False):
     "What a checkpoint says of itself, and its tensors, unless only the first is asked for."
     if zipfile.is_zipfile(path): # torch's own form
-        got = torch.load(path, weights_only=True)
+        with open(path, "rb") as f: got = torch.load(f, weights_only=True) # by the path, torch would go by the file's name
         return json.loads(got["meta"]), got["tensors"]
     from safetensors import safe_open
     with safe_open(path, "pt") as f:
