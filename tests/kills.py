@@ -80,13 +80,25 @@ class Watch:
         self.lost = sum(not Path(root, name).exists() for root, name in self.seen)
 
 
+def epochs(root):
+    """How many epochs the logs of a suite tell of."""
+    return sum(p.read_text().count(" epoch ") for p in Path(root).parent.glob(".runs/**/*.log"))
+
+
+def patient(root, chance, drivers):
+    """Wait for some more epochs, as many as chance wants, or for the end; so kills hit training, writing and starting on a machine of any speed."""
+    until, limit = epochs(root) + chance.choice([0, 1, 3, 10, 25, 40]), time.monotonic() + 20
+    while epochs(root) < until and time.monotonic() < limit and any(d.poll() is None for d in drivers):
+        time.sleep(0.01)
+    time.sleep(chance.uniform(0, 0.1))
+
+
 def disturbed(root, chance, enough, counts, watch):
     """Drive one suite to its end under kills; `enough` says when to leave it in peace."""
     while True:
         drivers = [drive(root) for _ in range(chance.choices([1, 2], [4, 1])[0])]
-        time.sleep(chance.uniform(0, 2) + 1.5)
         while any(d.poll() is None for d in drivers) and not enough(counts):
-            time.sleep(chance.uniform(0.05, 0.6))
+            patient(root, chance, drivers)
             alive = [d for d in drivers if d.poll() is None]
             if alive and (what := kill(chance.choice(alive), chance)):
                 counts[what] += 1
@@ -114,8 +126,8 @@ def main(kills=200, seed=0):
             print(f"{sum(counts.values())} kills, {suites} suites whole", flush=True)
         lines = [line.split()[1] for p in Path(d).glob("suite*/.runs/**/*.log") for line in p.read_text().splitlines()]
     lost = watch.lost + RUNS * suites - len(watch.seen)
-    epochs = Counter(lines)["epoch"]
-    print(f"{dict(counts)}; {suites} suites, {len(watch.seen)} records; {epochs} epochs for {RUNS * suites * 40}; {halves} half-written files left behind")
+    trained = Counter(lines)["epoch"]
+    print(f"{dict(counts)}; {suites} suites, {len(watch.seen)} records; {trained} epochs for {RUNS * suites * 40}; {halves} half-written files left behind")
     print(f"{sum(counts.values())} kills: {lost} records lost, {watch.doubled} doubled, {different} different")
     return lost + watch.doubled + different
 

@@ -170,9 +170,9 @@ def run_suite(
     todo = missing(runs, data_root)
     print(f"{suite}: {len(runs)} runs, {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
     if notebook and todo and not text: print("without notebooks: there is no papermill, or this is no checkout", flush=True)
-    models = {e.model for e, _ in SUITES[suite]()}
+    held = {(e.model, e.dataset) for e, _ in SUITES[suite]()}
     with Stopping() as stopping:
-        engine = _on_cluster(ray, gpus_per_run, jobs, stopping) if ray else _on_this_machine(models, device, gpus_per_run, jobs, stopping, context)
+        engine = _on_cluster(ray, gpus_per_run, jobs, stopping) if ray else _on_this_machine(held, device, gpus_per_run, jobs, stopping, context)
         return _carried_out(suite, todo, engine, stopping)
 
 # %% ../nbs/08_sweep.ipynb #c4a917de
@@ -182,12 +182,12 @@ def _on_cluster(address, gpus_per_run, n, stopping):
     return lambda todo: on_ray(todo, address, gpus_per_run, n, stopping)
 
 # %% ../nbs/08_sweep.ipynb #0de95f72
-def _on_this_machine(models, device, gpus_per_run, n, stopping, context):
+def _on_this_machine(held, device, gpus_per_run, n, stopping, context):
     "An engine: jobs -> outcomes."
     found = [] if gpus_per_run == 0 else gpus(device)
     if device.startswith("cuda") and not found: raise Refused(f"there is no device {device!r} here; choose auto or cpu")
     pick(device.split(":")[0], ("auto", "cpu", "cuda"), "device")
-    at_once = n or capacity(models, found, gpus_per_run or 1.)
+    at_once = n or capacity(held, found, gpus_per_run or 1.)
     threads = 1 if found else max(cores()//at_once, 1) # not by what happens to be left to do
     return lambda todo: in_processes(todo, at_once, threads, found, stopping, context)
 
