@@ -70,7 +70,7 @@ class Watch:
     """Knows every record that was ever there; a record that is not what it was, was made twice."""
 
     def __init__(self):
-        self.seen, self.doubled = {}, 0
+        self.seen, self.doubled, self.odd, self.said = {}, 0, 0, None
 
     def look(self, root):
         for name, path in records(root).items():
@@ -104,9 +104,13 @@ def disturbed(root, chance, enough, counts, watch):
                 counts[what] += 1
             watch.look(root)
         for d in drivers:
-            d.communicate(timeout=600)
+            said, _ = d.communicate(timeout=600)
+            failed = [x for x in said.splitlines() if ": failed" in x and "its process died" not in x]
+            watch.odd += d.returncode not in (0, 1, -9) or "Traceback" in said or bool(failed)
+            if watch.odd and watch.said is None:
+                watch.said = said
         watch.look(root)
-        if len(records(root)) == RUNS and all(d.returncode in (0, 1, -9) for d in drivers):
+        if len(records(root)) == RUNS and not any(d.poll() is None for d in drivers):
             return
 
 
@@ -129,7 +133,9 @@ def main(kills=200, seed=0):
     trained = Counter(lines)["epoch"]
     print(f"{dict(counts)}; {suites} suites, {len(watch.seen)} records; {trained} epochs for {RUNS * suites * 40}; {halves} half-written files left behind")
     print(f"{sum(counts.values())} kills: {lost} records lost, {watch.doubled} doubled, {different} different")
-    return lost + watch.doubled + different
+    if watch.odd:
+        print(f"{watch.odd} drivers ended oddly; the first said:\n{watch.said}")
+    return lost + watch.doubled + different + watch.odd + halves
 
 
 if __name__ == "__main__":

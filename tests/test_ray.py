@@ -9,6 +9,8 @@ from pathlib import Path
 import kills
 import psutil
 import pytest
+import torch
+from zeroinit.data import load, write_npz
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'zeroinit[ray]'")
 TESTS = Path(__file__).resolve().parent
@@ -31,7 +33,8 @@ class Nodes:
     """A head and more nodes, in a process of their own."""
 
     def __init__(self):
-        env = {**os.environ, "PYTHONPATH": str(TESTS.parent), "RAY_health_check_initial_delay_ms": "2000", "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
+        env = {k: v for k, v in os.environ.items() if k != "ZEROINIT_DATA"}
+        env |= {"PYTHONPATH": str(TESTS.parent), "XDG_CACHE_HOME": os.devnull, "RAY_health_check_initial_delay_ms": "2000", "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
         self.process = subprocess.Popen([sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True, env=env)
         self.address = self.process.stdout.readline().strip()
 
@@ -138,6 +141,16 @@ def test_nodes_that_share_no_disk(nodes, calm, tmp_path, monkeypatch):
     assert {text.count(" s, train_acc") for text in told} == {40}, max(told, key=len)  # nothing was trained twice
 
 
+def test_data_that_only_the_driver_has(nodes, tmp_path):
+    """The cluster was started without $ZEROINIT_DATA, and the images reach its nodes through Ray."""
+    digits = load("digits")
+    x = torch.nn.functional.interpolate(digits.x_train[:700].float(), size=28).byte()[:, 0].numpy()
+    write_npz(tmp_path / "data/mnist.npz", dict(x_train=x[:600], y_train=digits.y_train[:600].numpy(), x_test=x[600:], y_test=digits.y_train[600:700].numpy()))
+    env = dict(ZEROINIT_DATA=str(tmp_path / "data"), XDG_CACHE_HOME=str(tmp_path))
+    code, out, err = done(tiny("run", "grown", "--ray", nodes.address, "--no-notebook", "--results-root", tmp_path / "results", env=env))
+    assert code == 0 and len(kills.records(tmp_path / "results")) == 2, out + err
+
+
 def test_a_killed_driver_leaves_nobody_at_work(nodes, calm, tmp_path):
     child = tiny("run", "tiny", "--ray", nodes.address, "--no-notebook", "--results-root", tmp_path / "results")
     line(child, "1/6")
@@ -149,6 +162,18 @@ def test_a_killed_driver_leaves_nobody_at_work(nodes, calm, tmp_path):
         time.sleep(0.1)
     assert at_work() == []
     code, out, err = done(tiny("run", "tiny", "--ray", nodes.address, "--no-notebook", "--results-root", tmp_path / "results"))
+    assert code == 0 and same(tmp_path, calm), out + err
+
+
+def test_sigterm_ends_the_epoch_here_too(nodes, calm, tmp_path):
+    """Ray takes SIGTERM for itself; we take it back."""
+    args = ("run", "tiny", "--ray", nodes.address, "--no-notebook", "--results-root", tmp_path / "results")
+    child = tiny(*args)
+    line(child, "1/6")
+    child.send_signal(signal.SIGTERM)
+    code, out, err = done(child)
+    assert code == 143 and "finishing the running epochs" in err and "the same command goes on" in out, out + err
+    code, out, err = done(tiny(*args))
     assert code == 0 and same(tmp_path, calm), out + err
 
 

@@ -109,15 +109,16 @@ def begun(folder, epochs=5):
     raise AssertionError("no run came so far")
 
 
-@pytest.mark.parametrize("how, code", [("Ctrl-C in a terminal", 130), ("SIGINT to the driver", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("how, code", [("Ctrl-C in a terminal", 130), ("SIGINT to the driver", 130), ("SIGTERM", 143), ("SIGTERM to everybody", 143)])
 def test_asked_once_it_finishes_the_epoch(how, code, go, completes, tmp_path):
     child = go(tmp_path)
     line(child, "1/6")
     begun(tmp_path)
-    if "terminal" in how:
-        os.killpg(child.pid, signal.SIGINT)
+    sent = signal.SIGTERM if "SIGTERM" in how else signal.SIGINT
+    if "terminal" in how or "everybody" in how:
+        os.killpg(child.pid, sent)
     else:
-        child.send_signal(signal.SIGTERM if how == "SIGTERM" else signal.SIGINT)
+        child.send_signal(sent)
     out, err = child.communicate(timeout=60)
     assert child.returncode == code and "finishing the running epochs" in err and "Traceback" not in err, err
     assert ", stopped, after epoch " in out or ": stopped, after epoch " in out, out
@@ -133,11 +134,28 @@ def test_asked_twice_it_stops_now(go, completes, tmp_path):
     child = go(tmp_path)
     line(child, "1/6")
     begun(tmp_path)
+    nurseries, workers = kills.family(child)
+    for w in workers:  # whatever they are asked, they do not finish an epoch
+        w.suspend()
     child.send_signal(signal.SIGINT)
-    child.send_signal(signal.SIGINT) if child.stderr.readline() and "finishing" in child.stderr.readline() else None
+    assert child.stderr.readline() == "\n" and "finishing the running epochs; once more stops at once" in child.stderr.readline()
+    time.sleep(0.5)
+    assert child.poll() is None
+    child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=20)
-    assert child.returncode == 130 and "Traceback" not in err, err
+    assert child.returncode == 130 and err == "zeroinit: stopped; the same command goes on from here\n", err
     assert ended(child.pid)
+    completes()
+
+
+def test_ctrl_c_while_it_starts(go, completes, tmp_path):
+    child = go(tmp_path)
+    line(child, "tiny: 6 runs")
+    time.sleep(0.3)
+    os.killpg(child.pid, signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and "Traceback" not in err, err
+    assert ended(child.pid) and kills.records(tmp_path / "results") == {}
     completes()
 
 
@@ -321,7 +339,8 @@ def test_a_missing_data_set_is_said_once(tiny, tmp_path):
     env = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:1") | dict(ZEROINIT_DATA=str(tmp_path / "none"))
     done = tiny("run", "schicho-cifar", "--device", "cpu", "--results-root", tmp_path / "results", env=env)
     out, err = done.communicate(timeout=120)
-    assert done.returncode == 2 and len(err.splitlines()) == 1 and "cifar10" in err and out == "", out + err
+    assert done.returncode == 2 and len(err.splitlines()) == 1 and "cifar10" in err, out + err
+    assert "90 to do" in out and "seed" not in out, out  # not one run was begun
 
 
 def test_parts_make_a_whole(go, completes, tmp_path):

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'LEFT', 'TOKEN', 'marked', 'share_of', 'taken', 'kept', 'noted', 'Desk', 'Teller', 'arrays', 'tensors',
-           'task', 'reachable', 'connected', 'gpu_share', 'slots', 'Flight', 'asked', 'senders', 'on_ray']
+           'task', 'reachable', 'connected', 'slots', 'gpu_share', 'Flight', 'asked', 'senders', 'on_ray']
 
 # %% ../nbs/08_cluster.ipynb #c4f10e8b
-import getpass, hashlib, importlib.util, os, socket, sys, tempfile, warnings
+import getpass, hashlib, importlib.util, os, signal, socket, sys, tempfile, threading, uuid, warnings
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,15 +17,16 @@ from threading import Event, Thread, Timer
 
 from .basics import Refused, Unwritable, atomic
 from .engines import LIVES, Outcome, work
-from .experiments import Busy, alone
-from .results import beside, code_version, is_done, read_record
+from .experiments import Busy, alone, there
+from .results import beside, code_version, read_record, runs_of
 
 # %% ../nbs/08_cluster.ipynb #5d9f3c07
 def marked(root:Path)->str: # the driver's folder of records
-    "Put a file beside the driver's records by which a node knows them, and return its name; it says which machine and folder that is."
-    name = ".at-" + hashlib.sha256(f"{socket.gethostname()}:{root}".encode()).hexdigest()[:8]
-    atomic(root.parent/".runs"/name, lambda f: f.write(b""), durable=False)
-    return name
+    "Put a file beside the driver's records by which a node knows them; its name and content stand for machine, folder and code."
+    name = ".at-" + hashlib.sha256(f"{socket.gethostname()}:{root}:{code_version()}".encode()).hexdigest()[:8]
+    path = runs_of(root)/name
+    if not path.exists(): atomic(path, lambda f: f.write(uuid.uuid4().hex[:8].encode()), durable=False)
+    return f"{name}-{path.read_text()}"
 
 # %% ../nbs/08_cluster.ipynb #2a9f7ec1
 def share_of(
@@ -33,7 +34,7 @@ def share_of(
     mark:str, # see `marked`
 )->Path: # folder for records on this node
     "Where a task works: in the driver's own folder if this node sees it, else in one of the node's that outlives the task."
-    if (Path(root).parent/".runs"/mark).exists(): return Path(root)
+    if (runs_of(Path(root))/mark.rpartition("-")[0]).exists(): return Path(root)
     return Path(tempfile.gettempdir())/f"zeroinit-{getpass.getuser()}{mark}"/"results"
 
 # %% ../nbs/08_cluster.ipynb #96c0fd3b
@@ -123,10 +124,13 @@ def task(job, mark, images, checkpoint, desk): # called on a node
     shared, saved = mine.path == job.path, beside(mine.path, ".safetensors")
     if shared: experiments.granted.add(str(beside(job.path, ".lock")))
     elif checkpoint and not saved.exists(): atomic(saved, lambda f: f.write(checkpoint), durable=False)
-    teller = Teller(lambda text: ray.get(desk.say.remote(job.name, text)), None if shared else beside(mine.path, ".log"), experiments.stop)
-    try: outcome = work(mine)
-    finally: rest = teller.end()
-    return outcome, {} if shared else taken(mine.path) | {".log": rest}
+    with experiments.alone(beside(mine.path, ".task")): # a task of a driver that is gone may have some seconds to live
+        teller = Teller(lambda text: ray.get(desk.say.remote(job.name, text)), None if shared else beside(mine.path, ".log"), experiments.stop)
+        try: outcome = work(mine)
+        finally: rest = teller.end()
+    if shared: return outcome, {}
+    if outcome.kind == "unwritable": outcome = replace(outcome, kind="failed", text=f"{outcome.text} (on {socket.gethostname()})") # other nodes have disks of their own
+    return outcome, taken(mine.path) | {".log": rest}
 
 # %% ../nbs/08_cluster.ipynb #e80b4d2f
 def reachable(
@@ -160,10 +164,20 @@ def connected(
     timer = Timer(seconds, give_up)
     timer.daemon = True
     timer.start()
+    heard = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} # Ray takes SIGTERM for itself
     try: ray.init(address, runtime_env=runtime, log_to_driver=False, logging_level="ERROR", **dict(include_dashboard=False) if address == "local" else {})
     except Exception as e: raise Refused(f"no Ray cluster at {address} ({type(e).__name__}: {str(e).splitlines()[0]}); {TOKEN}") from None
-    finally: timer.cancel()
+    finally:
+        timer.cancel()
+        if threading.current_thread() is threading.main_thread():
+            for s, handler in heard.items(): signal.signal(s, handler)
     return ray
+
+# %% ../nbs/08_cluster.ipynb #f4b8d03c
+def slots(nodes, share): # of ray.nodes(), of `gpu_share`
+    "How many tasks a cluster holds at a time."
+    alive = [n["Resources"] for n in nodes if n["Alive"]]
+    return sum(min(int(r.get("CPU", 0)), int(r.get("GPU", 0))*int(1/share + 1e-9) if share else 10**9) for r in alive)
 
 # %% ../nbs/08_cluster.ipynb #6be70d41
 def gpu_share(
@@ -172,15 +186,10 @@ def gpu_share(
 )->float:
     "What a task asks for; `Refused`, instead of an endless wait, where no node of the cluster could ever give it."
     most = max((n["Resources"].get("GPU", 0) for n in nodes if n["Alive"]), default=0)
-    if asked is None: return 1. if most else 0.
+    if asked is None: asked = 1. if most else 0.
     if asked > most: raise Refused(f"a run asks for {asked:g} GPU, but no node of the cluster has {'any' if not most else f'more than {most:g}'}; --gpus-per-run 0 runs on the CPUs")
+    if not slots(nodes, asked): raise Refused(f"no node of the cluster has a CPU{' and a GPU' if asked else ''} to run on; `ray status` shows what there is")
     return asked
-
-# %% ../nbs/08_cluster.ipynb #f4b8d03c
-def slots(nodes, share): # of ray.nodes(), of `gpu_share`
-    "How many tasks a cluster holds at a time."
-    alive = [n["Resources"] for n in nodes if n["Alive"]]
-    return int(sum(min(r.get("CPU", 0), r.get("GPU", 0)//share if share else r.get("CPU", 0)) for r in alive))
 
 # %% ../nbs/08_cluster.ipynb #92e5fb7a
 class Flight:
@@ -190,22 +199,24 @@ class Flight:
         hold = ExitStack()
         try: hold.enter_context(alone(beside(job.path, ".lock"), job.name, wait=False))
         except Busy as why: return Outcome(job, "busy", str(why))
-        if is_done(job.path) and not job.options.get("force"): hold.close(); return Outcome(job, "there")
-        self.refs[self.send(job)] = job, hold
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if not job.options.get("force") and there(job.path): hold.close(); return Outcome(job, "there")
+        self.refs[self.send(job)] = job, hold, tuple(str(w.message) for w in caught)
     def landed(self, ref):
-        job, hold = self.refs.pop(ref)
+        job, hold, notes = self.refs.pop(ref)
         with hold:
             try:
                 outcome, files = self.ray.get(ref)
                 kept(job.path, files)
-                return replace(outcome, job=job)
+                return replace(outcome, job=job, notes=notes + outcome.notes)
             except Unwritable as why: return Outcome(job, "unwritable", str(why))
             except Exception as e: return Outcome(job, "failed", f"{type(e).__name__}: {str(e).strip().splitlines()[0]}")
     def note(self, lines):
-        paths = {j.name: j.path for j, _ in self.refs.values()}
+        paths = {j.name: j.path for j, *_ in self.refs.values()}
         for name, text in lines: name in paths and noted(paths[name], text)
     def drop(self):
-        for _, hold in self.refs.values(): hold.close()
+        for _, hold, _ in self.refs.values(): hold.close()
 
 # %% ../nbs/08_cluster.ipynb #4ec8a1f6
 def asked(ray, method): # of the desk

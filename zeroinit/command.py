@@ -6,7 +6,7 @@
 __all__ = ['parser', 'contradicts', 'main']
 
 # %% ../nbs/08_command.ipynb #e5b2d807
-import argparse, os, sys, time
+import argparse, os, re, sys, time
 
 import zeroinit
 from .basics import Refused
@@ -16,13 +16,15 @@ from .sweep import columns, jobs_of, plan, run_suite, status
 # %% ../nbs/08_command.ipynb #afb5dcdc
 def _list(a):
     print(columns([dict(suite=name, runs=sum(len(s) for _, s in f()), claims=f.claims or "-", holds=f.__doc__) for name, f in SUITES.items()]))
+    print("\nclaims: S of Schicho (2023), J of Seo (2025)")
 
 # %% ../nbs/08_command.ipynb #e6edcc2c
 def _plan(a):
     rows = plan(a.suite, a.results_root, a.only, a.part)
     print(columns(rows))
-    known, runs, done = [r["minutes"] for r in rows if r["minutes"] is not None], sum(r["seeds"] for r in rows), sum(r["done"] for r in rows)
-    left = f"about {sum(known):.0f} minutes left, one run at a time" + (" (where measured)" if len(known) < len(rows) else "")
+    runs, done, known = sum(r["runs"] for r in rows), sum(r["done"] for r in rows), [r["minutes"] for r in rows if r["minutes"] and r["done"] < r["runs"]]
+    unknown = sum(r["runs"] - r["done"] for r in rows if r["minutes"] is None)
+    left = f"about {sum(known):.0f} minutes left, one run at a time" + (f", and {unknown} runs of a kind that was not measured here yet" if unknown else "")
     if not known: left = "time not measured yet"
     print(f"{runs} runs, {done} done, {left if done < runs else 'nothing left'}")
 
@@ -38,13 +40,16 @@ def _run(a):
 def _status(a):
     "Once, or again and again until nothing is left to run or Ctrl-C."
     while True:
-        tables = [status(s, a.results_root, a.only) for s in ([a.suite] if a.suite else SUITES)]
+        tables = [status(s, a.results_root, a.only, a.part) for s in ([a.suite] if a.suite else SUITES)]
         now = [r for _, rows in tables for r in rows]
         text = columns([total for total, _ in tables]) + (f"\n\n{columns(now)}" if now else "")
         if a.watch and sys.stdout.isatty(): text = "\033[H\033[2J" + text # in place of the last one
+        left = any(t[k] for t, _ in tables for k in ("running", "stopped", "missing", "damaged"))
+        if a.watch and left and not any(t["running"] for t, _ in tables): text += "\n\nnobody is at it now"
         print(text, flush=True)
-        if not a.watch or not any(t[k] for t, _ in tables for k in ("running", "stopped", "missing")): return
-        time.sleep(a.watch)
+        if not a.watch or not left: return
+        try: time.sleep(a.watch)
+        except KeyboardInterrupt: return
 
 # %% ../nbs/08_command.ipynb #20941030
 def _report(a):
@@ -78,7 +83,7 @@ def parser(
     command("plan", _plan, "what a suite holds, what of it is done, how long the rest takes here", "plan schicho-mnist --only 'fnn zero'", suite, only, part, results)
     command("run", _run, "run what is missing of a suite; stopped, it goes on with the same command", "run schicho-mnist --jobs 2", suite, only, part, results, *run)
     command("status", _status, "how suites stand: running, done, diverged, failed, seconds an epoch, minutes left", "status schicho-mnist --watch 2",
-            (suite[0], dict(suite[1], nargs="?", default=None)), only, results,
+            (suite[0], dict(suite[1], nargs="?", default=None)), only, part, results,
             ("--watch", dict(type=float, metavar="SECONDS", help="look again so often, until nothing is left")))
     command("report", _report, "execute the figure notebooks, rebuild the README, print the table", "report --suite demo --results-root demo/results --out demo", results,
             ("--out", dict(metavar="DIR", help="write pictures and executed notebooks here and leave the project's own alone")),
@@ -92,13 +97,13 @@ def _options(suites):
     "Arguments that several commands take, as (names, keywords)."
     suite = ("suite", dict(help="a suite's name, see `zeroinit list`", metavar="SUITE", choices=suites))
     only = ("--only", dict(default="", metavar="PATTERN", help="runs whose name contains this regular expression, as 'fnn zero'"))
-    part = ("--part", dict(default="", metavar="K/N", help="the K-th of N shares of the runs, for machines that share no disk"))
+    part = ("--part", dict(default="", metavar="K/N", help="the K-th of N shares of the runs, for jobs that must not count on each other's locks"))
     results = ("--results-root", dict(default="results", metavar="DIR", help="folder of records (default: results)"))
     run = [("--jobs -j", dict(type=int, metavar="N", help="runs at a time (default: as many as cores, memory and GPUs carry)")),
            ("--data-root", dict(metavar="DIR", help="folder of data sets (default: $ZEROINIT_DATA, else your cache folder)")),
            ("--device", dict(default="auto", metavar="NAME", help="auto (all GPUs, or the CPU), cpu, cuda, cuda:1")),
            ("--dry-run", dict(action="store_true", help="only name the runs that would be run")),
-           ("--force", dict(action="store_true", help="run again, from the start, what is done")),
+           ("--force", dict(action="store_true", help="run again, from the start, what is done; stopped, it begins anew")),
            ("--no-notebook", dict(action="store_true", help="the same runs and records without papermill and executed notebooks")),
            ("--ray", dict(metavar="ADDRESS", help="on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT")),
            ("--gpus-per-run", dict(type=float, metavar="F", help="part of a GPU that a run takes, as 0.25 for small ones; 0: run on the CPU"))]
@@ -109,6 +114,7 @@ def contradicts(a): # parsed arguments of `run`; None, or the sentence that says
     "What cannot be asked for at once."
     if a.jobs is not None and a.jobs < 1: return f"--jobs must be 1 or more, not {a.jobs}"
     if a.gpus_per_run is not None and not 0 <= a.gpus_per_run <= 1: return f"--gpus-per-run must be from 0 to 1, not {a.gpus_per_run:g}: a run uses one GPU at most"
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", a.device): return f"there is no device {a.device!r}; choose auto, cpu, cuda, or one GPU as cuda:1"
     if a.gpus_per_run and a.device == "cpu": return "--gpus-per-run and --device cpu contradict each other"
     if a.gpus_per_run == 0 and a.device.startswith("cuda"): return f"--gpus-per-run 0 and --device {a.device} contradict each other"
     if a.ray and a.device != "auto": return "--ray and --device contradict each other: the cluster gives out the GPUs, --gpus-per-run says how much of one"
@@ -119,8 +125,10 @@ def main(argv=None): # arguments; None: the command line's
     "The `zeroinit` command; returns its exit code."
     a = parser().parse_args(argv)
     try:
+        for k in ("results_root", "ray", "suite"):
+            if getattr(a, k, None) == "": raise Refused(f"{k.replace('_', '-')} is empty")
         if a.command == "run" and (why := contradicts(a)): raise Refused(why)
-        if getattr(a, "watch", None) is not None and a.watch <= 0: raise Refused(f"--watch must be a positive number of seconds, not {a.watch:g}")
+        if getattr(a, "watch", None) is not None and not 0 < a.watch < 1e6: raise Refused(f"--watch must be a positive number of seconds, not {a.watch:g}")
         return a.f(a) or 0
     except Refused as e: print(f"zeroinit: {e}", file=sys.stderr); return 2
     except KeyboardInterrupt: print("zeroinit: stopped; the same command goes on from here", file=sys.stderr); return 130

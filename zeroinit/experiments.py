@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['provided', 'granted', 'stop', 'RUN_PARAMETERS', 'PARAMETERS', 'PLAIN', 'generator', 'start', 'split', 'device_of',
-           'batches', 'Busy', 'Stopped', 'alone', 'Log', 'logged', 'run_seed', 'run', 'Request', 'request']
+           'batches', 'Busy', 'Stopped', 'alone', 'Log', 'logged', 'run_seed', 'run', 'there', 'Request', 'request']
 
 # %% ../nbs/07_experiments.ipynb #c1285214
 import hashlib, os, time, traceback, warnings
@@ -138,6 +138,7 @@ def alone(
         if not wait: raise Busy(f"another process is at {name}") from None
         warnings.warn(f"another process is at {name}; waiting for it")
         held.acquire()
+    except OSError as e: raise Unwritable(f"could not lock {lock} ({e.strerror or e}); choose a folder that can be written, on a disk that knows locks") from e
     try: yield
     finally: held.release()
 
@@ -192,8 +193,8 @@ def run_seed(
     env = environment(d.x_train.device) | {"data": d.fingerprint, "precision": arithmetic(e.precision, d.x_train.device.type)}
     record = dict(config=asdict(e), seed=seed, **got, env=env, wall_s=sum(r["seconds"] for r in got["history"]))
     write_record(path, record)
-    log(got["status"], f"{record['wall_s']:.3f} s")
     checkpoint.unlink(missing_ok=True)
+    log(got["status"], f"{record['wall_s']:.3f} s")
     return record
 
 # %% ../nbs/07_experiments.ipynb #1e7f93d2
@@ -209,7 +210,7 @@ def _trained(e, seed, d, checkpoint, label, log):
     peeks = {f"test_{OTHER[e.eval_mode]}": Batches(evals["test"].x, evals["test"].y, e.batch_size, evals["test"].prepare)} if e.both_modes else {}
     def after(history):
         log.epoch(history[-1], e.epochs)
-        if stop.is_set() and len(history) < e.epochs and not diverged(history): raise Stopped(f"after epoch {len(history)} of {e.epochs}")
+        if stop.is_set() and len(history) < e.epochs and not diverged(history): raise Stopped(f"after epoch {len(history)} of {e.epochs}, as asked; the same command goes on")
     return fit(model, train, evals, recipe(e), [Gradients(e.probe_steps), Wake(), Symmetry()], checkpoint, label, peeks, after)
 
 # %% ../nbs/07_experiments.ipynb #63e56326
@@ -237,14 +238,16 @@ def run(
     def one(s, path, name):
         if not force and is_done(path): return read_record(path)
         with alone(beside(path, ".lock"), name):
-            if not force and (record := _there(path)): return record
+            if not force and (record := there(path)): return record
             with logged(Log(beside(path, ".log")), name):
                 return run_seed(e, s, _on_device(e.dataset, folder, device), path, None if quiet else name, force)
     return [one(s, results_path(root, e, s), run_name(e, s)) for s in range(seed, seed + seeds)]
 
 # %% ../nbs/07_experiments.ipynb #4b0cf9d8
-def _there(path):
-    "The record that is there, or None; what is there and is no record is moved away."
+def there(
+    path:Path, # where a record would be; call it with the run's lock in hand
+): # the record, or None
+    "The record that is there. Something that is no record is moved away, with a warning."
     if not path.exists(): return None
     try: return read_record(path)
     except Refused as why: warnings.warn(f"{str(why).split('; move')[0]}; set aside as {set_aside(path)}, running it again")

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['DEFAULTS', 'KEYS', 'SEAL', 'ABOUT', 'METRICS', 'Experiment', 'scheme_label', 'config_hash', 'results_path',
-           'run_name', 'beside', 'cpu_name', 'code_version', 'environment', 'write_record', 'read_record', 'is_done',
-           'set_aside', 'records', 'to_frame', 'read', 'scores', 'half_width', 'summary', 'published']
+           'run_name', 'runs_of', 'beside', 'cpu_name', 'code_version', 'environment', 'write_record', 'read_record',
+           'is_done', 'set_aside', 'records', 'to_frame', 'read', 'scores', 'half_width', 'summary', 'published']
 
 # %% ../nbs/06_results.ipynb #d98d2768
-import hashlib, json, math, os, platform, re, subprocess, time, warnings
+import hashlib, json, math, os, platform, re, shutil, subprocess, time, warnings
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -85,6 +85,13 @@ def run_name(e, seed): # an experiment, the run's seed
     "A run in words, as 'mnist fnn zero clean seed 0'."
     return f"{e.dataset} {e.model} {e.scheme} {e.protocol} seed {seed}"
 
+# %% ../nbs/06_results.ipynb #30e9c7b5
+def runs_of(
+    root:Path, # folder of results
+)->Path: # .runs beside `results`, .runs-other beside `other`
+    "Where the runs of a folder of results work."
+    return root.parent/(".runs" if root.name == "results" else f".runs-{root.name}")
+
 # %% ../nbs/06_results.ipynb #6f1c2ab0
 def beside(
     record:Path, # a record's file, see `results_path`
@@ -92,7 +99,7 @@ def beside(
 )->Path: # .runs/<dataset>/<model>/<scheme>-<hash8>/seed<k><ending>
     "Where a run's checkpoint, lock, log and executed notebook live."
     root = record.parents[3]
-    return root.parent/".runs"/record.relative_to(root).with_suffix(ending)
+    return runs_of(root)/record.relative_to(root).with_suffix(ending)
 
 # %% ../nbs/06_results.ipynb #88f7d3d3
 def _git(*args):
@@ -201,9 +208,9 @@ def set_aside(
 )->Path: # where it is now, below .runs/aside
     "Move a damaged record out of the way of the run that will replace it; nothing is thrown away."
     to = beside(path, f".{time.strftime('%Y%m%d-%H%M%S')}.json")
-    runs = path.parents[3].parent/".runs"
+    runs = runs_of(path.parents[3])
     to = runs/"aside"/to.relative_to(runs)
-    try: to.parent.mkdir(parents=True, exist_ok=True), os.replace(path, to)
+    try: to.parent.mkdir(parents=True, exist_ok=True), shutil.move(path, to) # which may be on another disk
     except OSError as e: raise Unwritable(f"could not move {path} to {to} ({e.strerror}); choose a folder that can be written") from e
     return to
 

@@ -7,7 +7,7 @@ __all__ = ['OPTIMIZERS', 'PRECISIONS', 'OTHER', 'Recipe', 'checked', 'arithmetic
            'save_checkpoint', 'checkpoint_meta', 'load_checkpoint', 'watched', 'Progress', 'Misfit', 'fit', 'diverged']
 
 # %% ../nbs/04_training.ipynb #edb531ca
-import copy, io, json, math, sys, time, warnings, zipfile
+import copy, io, json, math, sys, time, warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -148,9 +148,11 @@ def _packed(tensors, meta):
 # %% ../nbs/04_training.ipynb #60a9d3b7
 def _unpacked(path, only_meta=False):
     "What a checkpoint says of itself, and its tensors, unless only the first is asked for."
-    if zipfile.is_zipfile(path): # torch's own form
-        with open(path, "rb") as f: got = torch.load(f, weights_only=True) # by the path, torch would go by the file's name
-        return json.loads(got["meta"]), got["tensors"]
+    with open(path, "rb") as f:
+        own = f.read(4) == b"PK\3\4" # torch's own form, a zip file
+        f.seek(0)
+        if own: got = torch.load(f, weights_only=True) # by the path, torch would go by the file's name
+    if own: return json.loads(got["meta"]), got["tensors"]
     from safetensors import safe_open
     with safe_open(path, "pt") as f:
         return json.loads(f.metadata()["meta"]), {} if only_meta else {k: f.get_tensor(k) for k in f.keys()}

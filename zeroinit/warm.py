@@ -64,12 +64,12 @@ class Warm(Engine):
     error = None # the exception that ended the last notebook
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, **_):
-        shell, cls.error = _shell(), None
+        shell, cls.error, count = _shell(), None, 0
         for name in set(shell.user_ns) - set(shell.user_ns_hidden): del shell.user_ns[name] # nothing of another notebook's
         for i, cell in enumerate(nb_man.nb.cells):
             nb_man.cell_start(cell, i)
             if cell.cell_type == "code":
-                cell.execution_count = i + 1
+                cell.execution_count = count = count + 1
                 with capture_output() as got:
                     shell.display_trap.hook = _quiet if cell.source.rstrip().endswith(";") else sys.displayhook # the one that captures
                     done = shell.run_cell(cell.source, store_history=False)
@@ -82,15 +82,16 @@ papermill_engines.register("zeroinit-warm", Warm)
 
 # %% ../nbs/08_warm.ipynb #2f81d7a4
 def execute_here(
-    notebook, # path of a notebook, or the notebook itself
+    notebook:str, # its text
     out:Path, # where the executed one goes
     parameters:dict, # for its parameters cell
 )->Path: # `out`
     "Run a notebook through papermill in this process; raises what a cell raised, once the notebook with its traceback is written."
     Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).write_text(notebook) # which papermill reads from there, and calls its input
     told = dict(engine_name="zeroinit-warm", kernel_name="python3", progress_bar=False, request_save_on_cell_execute=False, autosave_cell_every=0)
     Warm.error = None
-    try: papermill.execute_notebook(notebook, str(out), parameters, **told)
+    try: papermill.execute_notebook(str(out), str(out), parameters, **told)
     except papermill.PapermillExecutionError:
         raise Warm.error from None
     finally: plt.close("all")
