@@ -117,7 +117,7 @@ def test_a_killed_worker_is_replaced(nodes, calm, tmp_path):
 
 def test_nodes_that_share_no_disk(nodes, calm, tmp_path, monkeypatch):
     """The driver's folder is hidden from the nodes: results come back through Ray, and the log line by line."""
-    hidden = "import zeroinit.cluster as c; mark = c.marked; c.marked = lambda root: (mark(root), (root.parent / '.runs' / mark(root)).unlink())[0]\n"
+    hidden = "import zeroinit.cluster as c; mark = c.marked; c.marked = lambda root: (made := mark(root), (root.parent / '.runs' / made.rpartition('-')[0]).unlink())[0]\n"
     script = tmp_path / "hidden.py"
     script.write_text(hidden + (TESTS / "tiny.py").read_text())
     env = {**os.environ, "PYTHONPATH": str(TESTS.parent), "PYTHONUNBUFFERED": "1"}

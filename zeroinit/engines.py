@@ -172,6 +172,17 @@ def nursery(
     with unheard(): forkserver.ensure_running()
     return context
 
+# %% ../nbs/08_engines.ipynb #3e6d8fb0
+LIVES = 3 # that a run has, if its process dies
+
+# %% ../nbs/08_engines.ipynb #92d0e6c7
+def _died(job, deaths, waiting, stopping):
+    "The outcome of a run whose process died; None if it is tried again."
+    deaths[job.name] += 1
+    if stopping: return Outcome(job, "stopped", "with its process, which died")
+    if deaths[job.name] >= LIVES: return Outcome(job, "failed", f"its process died {LIVES} times, perhaps for want of memory; fewer --jobs may help")
+    waiting.appendleft(job)
+
 # %% ../nbs/08_engines.ipynb #f19e5c3d
 class Worker:
     "A process that does runs, seen from its driver."
@@ -197,17 +208,6 @@ class Worker:
         self.pipe.close()
         self.process.join(5)
         if self.process.is_alive(): self.process.kill(); self.process.join()
-
-# %% ../nbs/08_engines.ipynb #3e6d8fb0
-LIVES = 3 # that a run has, if its process dies
-
-# %% ../nbs/08_engines.ipynb #92d0e6c7
-def _died(job, deaths, waiting, stopping):
-    "The outcome of a run whose process died; None if it is tried again."
-    deaths[job.name] += 1
-    if stopping: return Outcome(job, "stopped", "with its process, which died")
-    if deaths[job.name] >= LIVES: return Outcome(job, "failed", f"its process died {LIVES} times, perhaps for want of memory; fewer --jobs may help")
-    waiting.appendleft(job)
 
 # %% ../nbs/08_engines.ipynb #a87d0c1e
 def in_processes(

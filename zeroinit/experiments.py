@@ -172,6 +172,30 @@ def logged(
         log("failed", f"{type(e).__name__}: {e}\n  {lines}")
         raise
 
+# %% ../nbs/07_experiments.ipynb #1e7f93d2
+stop = Event() # set: a run ends after its epoch
+
+# %% ../nbs/07_experiments.ipynb #c57e60a3
+def _trained(e, seed, d, checkpoint, label, log):
+    "What `fit` gives for one seed of an experiment."
+    train, evals = batches(e, d, seed)
+    model = start(e, seed, d.image_shape, len(d.classes), train.prepare(train.x[:256]).cpu()).to(d.x_train.device)
+    for b in (train, *evals.values()) if e.eval_mode == "train" or e.both_modes else (train,): _no_single(model, b)
+    torch.manual_seed(seed)
+    peeks = {f"test_{OTHER[e.eval_mode]}": Batches(evals["test"].x, evals["test"].y, e.batch_size, evals["test"].prepare)} if e.both_modes else {}
+    def after(history):
+        log.epoch(history[-1], e.epochs)
+        if stop.is_set() and len(history) < e.epochs and not diverged(history): raise Stopped(f"after epoch {len(history)} of {e.epochs}, as asked; the same command goes on")
+    return fit(model, train, evals, recipe(e), [Gradients(e.probe_steps), Wake(), Symmetry()], checkpoint, label, peeks, after)
+
+# %% ../nbs/07_experiments.ipynb #63e56326
+def _no_single(model, batches):
+    "Refuse a last batch of one image where batch norm would have to normalise it alone."
+    normed = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    if normed and len(batches.x) % batches.size == 1:
+        raise Refused(f"{len(batches.x)} images in batches of {batches.size} leave one alone, which batch norm cannot take; "
+                      "choose another batch_size, train_size or eval_size")
+
 # %% ../nbs/07_experiments.ipynb #aedf8d08
 def run_seed(
     e:Experiment, # resolved
@@ -196,30 +220,6 @@ def run_seed(
     checkpoint.unlink(missing_ok=True)
     log(got["status"], f"{record['wall_s']:.3f} s")
     return record
-
-# %% ../nbs/07_experiments.ipynb #1e7f93d2
-stop = Event() # set: a run ends after its epoch
-
-# %% ../nbs/07_experiments.ipynb #c57e60a3
-def _trained(e, seed, d, checkpoint, label, log):
-    "What `fit` gives for one seed of an experiment."
-    train, evals = batches(e, d, seed)
-    model = start(e, seed, d.image_shape, len(d.classes), train.prepare(train.x[:256]).cpu()).to(d.x_train.device)
-    for b in (train, *evals.values()) if e.eval_mode == "train" or e.both_modes else (train,): _no_single(model, b)
-    torch.manual_seed(seed)
-    peeks = {f"test_{OTHER[e.eval_mode]}": Batches(evals["test"].x, evals["test"].y, e.batch_size, evals["test"].prepare)} if e.both_modes else {}
-    def after(history):
-        log.epoch(history[-1], e.epochs)
-        if stop.is_set() and len(history) < e.epochs and not diverged(history): raise Stopped(f"after epoch {len(history)} of {e.epochs}, as asked; the same command goes on")
-    return fit(model, train, evals, recipe(e), [Gradients(e.probe_steps), Wake(), Symmetry()], checkpoint, label, peeks, after)
-
-# %% ../nbs/07_experiments.ipynb #63e56326
-def _no_single(model, batches):
-    "Refuse a last batch of one image where batch norm would have to normalise it alone."
-    normed = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
-    if normed and len(batches.x) % batches.size == 1:
-        raise Refused(f"{len(batches.x)} images in batches of {batches.size} leave one alone, which batch norm cannot take; "
-                      "choose another batch_size, train_size or eval_size")
 
 # %% ../nbs/07_experiments.ipynb #873dd72a
 def run(

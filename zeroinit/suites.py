@@ -81,15 +81,15 @@ def bias_scale():
     stds = (1e-6, 1e-5, 1e-4, 1e-3, .1, .5, 2, 5, 10, 20, 30, 50, 200, 300)
     return _grid(5, [dict(init="bias_normal", init_args=dict(std=float(s))) for s in stds], model="fnn", dataset="mnist")
 
+# %% ../nbs/07_suites.ipynb #64ae20d5
+MIXED = [dict(init=i) for i in ("default", "zero_ffn_in", "zero_ffn_out", "transient_noise")]
+
 # %% ../nbs/07_suites.ipynb #b9d7f023
 @suite("J1 J2")
 def seo_residual_cnn():
     "Seo (2025), CNN notebooks: the residual CNN with every parameter 0 on MNIST, CIFAR-10 and CIFAR-100, from default, and the linear model; as published and clean."
     runs = [x for d in ("mnist", "cifar10", "cifar100") for x in _both(10, PLAIN[:2], model="residual_cnn", dataset=d)]
     return [*runs, *[(replace(e, model="logistic"), s) for e, s in runs if e.init == "default"]]
-
-# %% ../nbs/07_suites.ipynb #64ae20d5
-MIXED = [dict(init=i) for i in ("default", "zero_ffn_in", "zero_ffn_out", "transient_noise")]
 
 # %% ../nbs/07_suites.ipynb #a2b7d1c8
 @suite("J2 J3 J4")

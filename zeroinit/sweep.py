@@ -151,32 +151,6 @@ class Tally:
         print(f"{sum(self.kinds.values())}/{self.total} {o.job.name}: {words}" + (f" ({o.seconds:.1f} s)" if o.seconds else ""), flush=True)
         for note in o.notes: print(f"  note: {note}", flush=True)
 
-# %% ../nbs/08_sweep.ipynb #53ed271f
-def run_suite(
-    suite:str, # a suite's name
-    only:str="", part:str="", # see `jobs_of`
-    jobs:int=None, # runs at a time; None: as many as the machine carries
-    results_root:str="results", data_root:str=None, device:str="auto", force:bool=False, # see `experiments.run`
-    notebook:bool=True, # a papermill run for each, its notebook kept in .runs; False, or where that cannot be: the same runs without
-    ray:str=None, # address of a Ray cluster, see `cluster.connected`; None: processes on this machine
-    gpus_per_run:float=None, # part of a GPU that a run takes; None: a whole one, if there are any
-)->int: # 0 all done, 1 some failed, 2 a disk that cannot be written, 128 + the signal that stopped it
-    "Run what is missing of a suite, a line a run. Stop it when you like: the same call goes on."
-    options = dict(results_root=str(at_root(results_root)), data_root=data_root, device="cpu" if gpus_per_run == 0 else device, force=force)
-    text = run_notebook() if notebook else None
-    runs = [Job(e, s, options, text) for _, e, s in jobs_of(suite, only, part)]
-    todo = [j for j in runs if force or not is_done(j.path)]
-    print(f"{suite}: {len(runs)} runs, {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
-    if not todo: return 0
-    records = at_root(results_root)
-    print(f"records: {records}; {'notebooks and ' if text else ''}logs: {runs_of(records)}" + ("" if text or not notebook else f"; without notebooks, for {why_not()}"), flush=True)
-    context = None if ray else nursery(bool(text))
-    ready(todo, data_root)
-    held = {(e.model, e.dataset) for e, _ in SUITES[suite]()}
-    with Stopping() as stopping:
-        engine = _on_cluster(ray, gpus_per_run, jobs, stopping) if ray else _on_this_machine(held, device, gpus_per_run, jobs, stopping, context)
-        return _carried_out(suite, todo, engine, stopping)
-
 # %% ../nbs/08_sweep.ipynb #c4a917de
 def _on_cluster(address, gpus_per_run, n, stopping):
     "An engine: jobs -> outcomes."
@@ -213,6 +187,32 @@ def _carried_out(suite, todo, engine, stopping):
     print(f"{suite}: {k['done'] + k['diverged']} runs in {wall:.0f} s" + (f"; {', '.join(words)}" if words else ""), flush=True)
     if k["unwritable"]: return 2
     return 128 + stopping.signal if stopping() else int(k["failed"] > 0)
+
+# %% ../nbs/08_sweep.ipynb #53ed271f
+def run_suite(
+    suite:str, # a suite's name
+    only:str="", part:str="", # see `jobs_of`
+    jobs:int=None, # runs at a time; None: as many as the machine carries
+    results_root:str="results", data_root:str=None, device:str="auto", force:bool=False, # see `experiments.run`
+    notebook:bool=True, # a papermill run for each, its notebook kept in .runs; False, or where that cannot be: the same runs without
+    ray:str=None, # address of a Ray cluster, see `cluster.connected`; None: processes on this machine
+    gpus_per_run:float=None, # part of a GPU that a run takes; None: a whole one, if there are any
+)->int: # 0 all done, 1 some failed, 2 a disk that cannot be written, 128 + the signal that stopped it
+    "Run what is missing of a suite, a line a run. Stop it when you like: the same call goes on."
+    options = dict(results_root=str(at_root(results_root)), data_root=data_root, device="cpu" if gpus_per_run == 0 else device, force=force)
+    text = run_notebook() if notebook else None
+    runs = [Job(e, s, options, text) for _, e, s in jobs_of(suite, only, part)]
+    todo = [j for j in runs if force or not is_done(j.path)]
+    print(f"{suite}: {len(runs)} runs, {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
+    if not todo: return 0
+    records = at_root(results_root)
+    print(f"records: {records}; {'notebooks and ' if text else ''}logs: {runs_of(records)}" + ("" if text or not notebook else f"; without notebooks, for {why_not()}"), flush=True)
+    context = None if ray else nursery(bool(text))
+    ready(todo, data_root)
+    held = {(e.model, e.dataset) for e, _ in SUITES[suite]()}
+    with Stopping() as stopping:
+        engine = _on_cluster(ray, gpus_per_run, jobs, stopping) if ray else _on_this_machine(held, device, gpus_per_run, jobs, stopping, context)
+        return _carried_out(suite, todo, engine, stopping)
 
 # %% ../nbs/08_sweep.ipynb #c70d2e8b
 LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:]{8} (\w+) ?(.*)") # of a log
