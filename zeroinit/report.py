@@ -66,10 +66,13 @@ def table(
     "Mean scores with 95 % intervals, as text; the hash tells experiments apart that differ in other settings."
     from zeroinit.suites import of_suite
     from zeroinit.results import read, summary
-    t = summary(of_suite(read(results_root), suite) if suite else read(results_root))
+    frame = of_suite(read(results_root), suite) if suite else read(results_root)
+    t, runs = summary(frame), frame.drop_duplicates(["hash", "seed"])
     if not len(t): raise Refused(f"there are no records{f' of {suite}' if suite else ''} in {at_root(results_root)}; `zeroinit run {suite or 'demo'}` makes some")
     t.insert(5, "score", [f"{m:.4f} ± {h:.4f}" for m, h in zip(t["mean"], t.half_width)])
-    return t.drop(columns=["mean", "half_width"]).to_string(index=False, float_format="{:.2f}".format)
+    text = t.drop(columns=["mean", "half_width"]).to_string(index=False, float_format="{:.2f}".format)
+    by = runs[runs.older].zeroinit.value_counts()
+    return "\n".join([text, *[f"{n} of {len(runs)} runs are by zeroinit {v}" for v, n in by.items()]])
 
 # %% ../nbs/08_report.ipynb #98000bec
 def execute_all(
