@@ -13,7 +13,7 @@ from typing import Callable, Iterable
 # %% ../nbs/00_basics.ipynb #b5e92cfd
 class Refused(ValueError):
     "The request cannot be carried out; the message is one sentence that says what can."
-    def _render_traceback_(self): return [f"{type(self).__name__}: {self}"] # all that a notebook shows of it
+    def _render_traceback_(self): return [f"Refused: {self}"] # all that a notebook shows of it
 
 # %% ../nbs/00_basics.ipynb #9e165384
 def pick(

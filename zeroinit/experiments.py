@@ -115,7 +115,9 @@ def batches(
 
 # %% ../nbs/07_experiments.ipynb #8f60c1aa
 class Busy(Refused): "Another process is at this run."
-class Stopped(Refused): "A run was asked to stop and did, after a whole epoch; it goes on from there another time."
+class Stopped(Refused):
+    "A run was asked to stop and did, after a whole epoch; it goes on from there another time."
+    def _render_traceback_(self): return [f"Stopped {self}"]
 
 # %% ../nbs/07_experiments.ipynb #d0e95b3c
 granted = set() # locks that another process, this one's driver, holds for it
