@@ -135,7 +135,7 @@ def main(kills=200, seed=0):
     print(f"{sum(counts.values())} kills: {lost} records lost, {watch.doubled} doubled, {different} different")
     if watch.odd:
         print(f"{watch.odd} drivers ended oddly; the first said:\n{watch.said}")
-    return lost + watch.doubled + different + watch.odd
+    return lost + watch.doubled + different + watch.odd + halves
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 __all__ = ['Refused', 'pick', 'root', 'at_root', 'Unwritable', 'atomic', 'writable']
 
 # %% ../nbs/00_basics.ipynb #6222b502
-import difflib, os, uuid
+import difflib, os, tempfile, uuid
 from pathlib import Path
 from typing import Callable, Iterable
 
@@ -79,8 +79,9 @@ def writable(
 )->Path: # `folder`
     "Raise `Unwritable` unless files can be made in `folder`: asked before hours are spent on what goes there."
     folder = Path(folder)
-    try: atomic(folder/f".writable-{uuid.uuid4().hex[:8]}", lambda f: f.write(b"x")).unlink()
-    except Unwritable as e:
-        why = e.__cause__.strerror or e.__cause__
-        raise Unwritable(f"could not write in {folder} ({why}); choose a folder that can be written, with room in it") from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as f: f.write(b"x"), f.flush() # a file without a name: whoever is killed here leaves nothing behind
+    except OSError as e:
+        raise Unwritable(f"could not write in {folder} ({e.strerror or e}); choose a folder that can be written, with room in it") from None
     return folder

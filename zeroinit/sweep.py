@@ -7,7 +7,7 @@ __all__ = ['LINE', 'KINDS', 'part_of', 'jobs_of', 'measured', 'plan', 'columns',
            'run_suite', 'last_words', 'is_held', 'standing', 'status']
 
 # %% ../nbs/08_sweep.ipynb #2c572760
-import os, re, signal, statistics, sys, threading, time
+import os, re, signal, statistics, threading, time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
