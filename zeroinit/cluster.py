@@ -59,8 +59,10 @@ def kept(
         if end not in (".json", ".log"): atomic(beside(path, end), lambda f: f.write(data), durable=False)
     noted(path, files.get(".log", b""))
     if ".json" in files:
+        arrived = atomic(beside(path, ".json"), lambda f: f.write(files[".json"]), durable=False)
+        try: read_record(arrived) # its seal fits there too
+        finally: arrived.unlink()
         atomic(path, lambda f: f.write(files[".json"]))
-        read_record(path)
         beside(path, ".safetensors").unlink(missing_ok=True)
 
 # %% ../nbs/08_cluster.ipynb #0f5c4d19
