@@ -245,7 +245,7 @@ def standing(
     if is_done(job.path): return read_record(job.path, probes=False)["status"], ""
     event, text = last_words(beside(job.path, ".log"))
     if event in ("start", "epoch") and is_held(beside(job.path, ".lock")): return "running", text if event == "epoch" else ""
-    if job.path.exists(): return "damaged", ""
+    if job.path.exists(): return read_record(job.path, probes=False)["status"] if is_done(job.path) else "damaged", "" # it may have come since
     if event == "failed": return "failed", text
     return ("stopped", text) if beside(job.path, ".safetensors").exists() else ("missing", "")
 
