@@ -31,12 +31,14 @@ MAY_IMPORT = {
     "probes": set(),
     "watch": {"layers", "branches", "parts", "probes"},
     "doctor": {"watch", "layers", "branches", "parts", "inits", "probes", "tables", "plots"},  # plots: for its picture
-    "training": set(),
+    "speed": set(),
+    "many": {"speed"},
+    "training": {"speed", "many"},
     "results": set(),
     "protocols": {"results"},  # without torch, as what plans by them
     "suites": {"protocols", "results"},
     "requests": {"data", "batches", "models", "inits", "training", "results", "protocols"},
-    "experiments": {"data", "batches", "models", "inits", "probes", "training", "results", "protocols", "requests"},
+    "experiments": {"data", "batches", "models", "inits", "probes", "speed", "training", "results", "protocols", "requests"},
     "warm": set(),
     "engines": {"experiments", "results", "warm"},
     "cluster": {"engines", "experiments", "results", "data"},  # data: to send it

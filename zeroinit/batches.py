@@ -29,7 +29,6 @@ def step(f):
 # %% ../nbs/00_batches.ipynb #5561f8b9
 def _at(t, x): return t.to(x.device, non_blocking=True) # a few numbers to where the images are, without waiting for them
 def _coin(n, generator, p=.5): return torch.rand(n, generator=generator) < p
-def _windows(x, pad): return F.pad(x, (pad,)*4).unfold(2, x.shape[2], 1).unfold(3, x.shape[3], 1) # (B, C, 2*pad + 1, 2*pad + 1, H, W)
 
 # %% ../nbs/00_batches.ipynb #ddbb1a4b
 @step
@@ -39,7 +38,8 @@ def flip(
     p:float=.5, # share of images
 )->Tensor: # (B, C, H, W)
     "Mirror each image, left to right, with probability `p`."
-    return torch.where(_at(_coin(len(x), generator, p), x)[:, None, None, None], x.flip(3), x)
+    chosen = torch.arange(len(x)) + len(x)*_coin(len(x), generator, p)
+    return torch.cat([x, x.flip(3)]).index_select(0, _at(chosen, x))
 
 # %% ../nbs/00_batches.ipynb #193d1a99
 @step
@@ -49,8 +49,11 @@ def crop_flip(
     pad:int=4, # zeros on each side
 )->Tensor: # (B, C, H, W)
     "A random window of each padded image, then `flip` (Schicho 2023, ResNet-50)."
-    top, left = _at(torch.randint(2*pad + 1, (2, len(x)), generator=generator), x)
-    return flip(_windows(x, pad)[torch.arange(len(x), device=x.device), :, top, left], generator)
+    (B, C, H, W), x = x.shape, F.pad(x, (pad,)*4)
+    b, c, h, w = x.stride()
+    windows = x.as_strided(((B - 1)*b + 2*pad*(h + w) + 1, C, H, W), (1, c, h, w)) # one from each pixel on
+    top, left = torch.randint(2*pad + 1, (2, B), generator=generator)
+    return flip(windows.index_select(0, _at(torch.arange(B)*b + top*h + left*w, x)), generator)
 
 # %% ../nbs/00_batches.ipynb #d6a2bbdb
 @step
@@ -60,7 +63,7 @@ def batch_crop_flip(
 )->Tensor: # (B, C, H, W)
     "One window, 0 to 7 pixels from the corner of a frame of 4 zeros, and one flip for the whole batch (Seo 2025, CIFAR)."
     top, left = torch.randint(8, (2,), generator=generator).tolist()
-    x = _windows(x, 4)[:, :, top, left]
+    x = F.pad(x, (4 - left, left - 4, 4 - top, top - 4)) # what sticks out is cut off
     return x.flip(3) if _coin((), generator) else x
 
 # %% ../nbs/00_batches.ipynb #b5d59e94
@@ -110,6 +113,9 @@ def resized_crop(
 # %% ../nbs/00_batches.ipynb #dd4a9242
 def _grey(x): return .2989*x[:, :1] + .587*x[:, 1:2] + .114*x[:, 2:] # (B, 1, H, W)
 def _blend(a, b, share): return (share*a + (1 - share)*b).clamp(0, 255)
+def _some_(x, which, f): # in place, to the images that are True in `which` (B,), on the CPU; `f` gets them and their numbers
+    i = _at(which.nonzero()[:, 0], x)
+    return x.index_copy_(0, i, f(x.index_select(0, i), i))
 
 # %% ../nbs/00_batches.ipynb #b943da58
 def shift_hue(
@@ -139,11 +145,9 @@ def jitter(
     "Each image's brightness, contrast, saturation and hue, in a random order (Seo 2025: ColorJitter(0.4, 0.4, 0.4, 0.1))."
     low, high = torch.tensor(ranges).T
     factors = _at(low + (high - low)*torch.rand(len(x), 4, generator=generator), x)[:, :, None, None, None]
-    order, x = torch.rand(len(x), 4, generator=generator).argsort(1), x.float().clone()
+    order, x = torch.rand(len(x), 4, generator=generator).argsort(1), x.to(torch.float, copy=True)
     for turn in order.T:
-        for j, change in enumerate(COLOURS):
-            i = _at((turn == j).nonzero()[:, 0], x)
-            if len(i): x[i] = change(x[i], factors[i, j])
+        for j, change in enumerate(COLOURS): _some_(x, turn == j, lambda some, i: change(some, factors[i, j]))
     return x
 
 # %% ../nbs/00_batches.ipynb #833ada27
@@ -154,8 +158,7 @@ def grayscale(
     p:float=.1, # share of images
 )->Tensor: # (B, 3, H, W) float
     "Take the colour from each image with probability `p` (Seo 2025: RandomGrayscale(0.1))."
-    x = x.float()
-    return torch.where(_at(_coin(len(x), generator, p), x)[:, None, None, None], _grey(x).expand_as(x), x)
+    return _some_(x.to(torch.float, copy=True), _coin(len(x), generator, p), lambda some, i: _grey(some).expand_as(some))
 
 # %% ../nbs/00_batches.ipynb #5b795dc9
 def mixup(
@@ -169,7 +172,7 @@ def mixup(
     seed = torch.randint(2**62, (), generator=generator).item()
     share = np.random.default_rng(seed).beta(alpha, alpha)
     x, y = x.float(), F.one_hot(y, classes).float()
-    return share*x + (1 - share)*x.roll(1, 0), share*y + (1 - share)*y.roll(1, 0)
+    return x.roll(1, 0).lerp_(x, share), y.roll(1, 0).lerp_(y, share)
 
 # %% ../nbs/00_batches.ipynb #826f64ac
 TINY_IMAGENET = "resized_crop+flip+jitter+grayscale+mixup" # Seo's chain
@@ -216,21 +219,26 @@ class Batches:
         y:Tensor, # (N,) labels
         size:int, # images a batch; the last one may be smaller
         scale:str|Callable="unit", # what the model sees: a name in SCALES, or a function of `pixels`
-        generator:torch.Generator=None, # shuffles; None: the order of `x`
+        generator:torch.Generator=None, # shuffles; None: the order of `rows`
         augment:Callable=None, # f(x, y, chance) -> x, y, of `augmentation`
         chance:torch.Generator=None, # of the augmentation, on the CPU
+        rows:Tensor=None, # (N',) which images of `x`, in this order; None: all
     ):
         self.x, self.y, self.size, self.augment = x, y, size, augment
+        self.rows = torch.arange(len(x), device=x.device) if rows is None else rows.to(x.device)
         self.prepare = pixels(scale) if isinstance(scale, str) else scale
         self.generators = {k: g for k, g in dict(generator=generator, chance=chance).items() if g is not None}
-    def __len__(self): return -(-len(self.x)//self.size)
-    def __iter__(self):
-        if "generator" not in self.generators: parts = zip(self.x.split(self.size), self.y.split(self.size))
-        else:
-            order = torch.randperm(len(self.x), generator=self.generators["generator"]).to(self.x.device)
-            parts = ((self.x[i], self.y[i]) for i in order.split(self.size))
-        if self.augment is not None: parts = (self.augment(x, y, self.generators["chance"]) for x, y in parts)
-        return ((self.prepare(x), y) for x, y in parts)
+        self.count, self.fixed = len(self.rows), not self.generators # images an epoch; are the batches the same at every iteration
+    def first(self, n): return self.x.index_select(0, self.rows[:n]) # (n, C, H, W) as they lie in `x`, unprepared
+    def sized(self, size): return Batches(self.x, self.y, size, self.prepare, rows=self.rows) # the same images, in order, in other batches
+    def __len__(self): return -(-self.count//self.size)
+    def order(self): # (N',) rows, drawn for an epoch
+        return self.rows[_at(torch.randperm(self.count, generator=self.generators["generator"]), self.rows)] if "generator" in self.generators else self.rows
+    def moved(self, x, y): return (x, y) if self.augment is None else self.augment(x, y, self.generators["chance"])
+    def at(self, order): # batches of these rows
+        for i in order.split(self.size):
+            x, y = self.moved(self.x.index_select(0, i), self.y.index_select(0, i))
+            yield self.prepare(x), y
+    def __iter__(self): return self.at(self.order())
     def state_dict(self): return {k: g.get_state() for k, g in self.generators.items()}
-    def load_state_dict(self, state):
-        for k, g in self.generators.items(): g.set_state(state[k])
+    def load_state_dict(self, state): [g.set_state(state[k]) for k, g in self.generators.items()]

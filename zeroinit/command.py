@@ -31,7 +31,7 @@ def _plan(a):
 # %% ../nbs/08_command.ipynb #b53aea33
 def _run(a):
     if not a.dry_run:
-        return run_suite(a.suite, a.only, a.part, a.jobs, a.results_root, a.data_root, a.device, a.force, not a.no_notebook, a.ray, a.gpus_per_run)
+        return run_suite(a.suite, a.only, a.part, a.jobs, a.results_root, a.data_root, a.device, a.force, not a.no_notebook, a.ray, a.gpus_per_run, a.speed, a.together)
     from zeroinit.results import is_done, results_path
     for name, e, s in jobs_of(a.suite, a.only, a.part):
         if a.force or not is_done(results_path(a.results_root, e, s)): print(name)
@@ -106,13 +106,18 @@ def _options(suites):
            ("--force", dict(action="store_true", help="run again, from the start, what is done; stopped, it begins anew")),
            ("--no-notebook", dict(action="store_true", help="the same runs and records without papermill and executed notebooks")),
            ("--ray", dict(metavar="ADDRESS", help="on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT")),
-           ("--gpus-per-run", dict(type=float, metavar="F", help="part of a GPU that a run takes, as 0.25 for small ones; 0: run on the CPU"))]
+           ("--gpus-per-run", dict(type=float, metavar="F", help="part of a GPU that a run takes, as 0.25 for small ones; 0: run on the CPU")),
+           ("--speed", dict(choices=("auto", "plain", "onednn", "compile"), help="how runs are computed (default: auto, which is plain where neurons are equal at the start)")),
+           ("--together", dict(type=int, metavar="N", help="seeds of an experiment that are trained as one (default: as many as measured faster)"))]
     return suite, only, part, results, run
 
 # %% ../nbs/08_command.ipynb #d8f3a06b
 def contradicts(a): # parsed arguments of `run`; None, or the sentence that says why they make no sense
     "What cannot be asked for at once."
     if a.jobs is not None and a.jobs < 1: return f"--jobs must be 1 or more, not {a.jobs}"
+    if a.together is not None and a.together < 1: return f"--together must be 1 or more, not {a.together}"
+    if a.speed == "plain" and (a.together or 1) > 1: return "--speed plain and --together contradict each other: the plain path trains one at a time"
+    if a.ray and (a.together or 1) > 1: return "--ray and --together contradict each other: on a cluster every seed is a task"
     if a.gpus_per_run is not None and not 0 <= a.gpus_per_run <= 1: return f"--gpus-per-run must be from 0 to 1, not {a.gpus_per_run:g}: a run uses one GPU at most"
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", a.device): return f"there is no device {a.device!r}; choose auto, cpu, cuda, or one GPU as cuda:1"
     if a.gpus_per_run and a.device == "cpu": return "--gpus-per-run and --device cpu contradict each other"

@@ -9,7 +9,7 @@ __all__ = ['FULL', 'GIB', 'DATA_GIB', 'LIVES', 'Job', 'Outcome', 'run_notebook',
 # %% ../nbs/08_engines.ipynb #7f0e4bc3
 import errno, importlib.util, os, queue, signal, sys, threading, time, warnings
 from collections import Counter, deque
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import forkserver, get_all_start_methods, get_context
 from multiprocessing.connection import wait
@@ -26,9 +26,13 @@ class Job:
     seed: int
     options: dict # of `experiments.run`: results_root and, where wanted, data_root, device, force
     notebook: str = None # text of the notebook to run it by, through papermill; None: without one
-    name = property(lambda self: run_name(self.experiment, self.seed))
-    path = property(lambda self: results_path(self.options["results_root"], self.experiment, self.seed))
-    parameters = property(lambda self: {k: v for k, v in dict(asdict(self.experiment), seed=self.seed, **self.options).items() if v is not None})
+    seeds: int = 1 # so many runs, from `seed` on, trained together
+    name = property(lambda self: run_name(self.experiment, self.seed) + (f" to {self.seed + self.seeds - 1}" if self.seeds > 1 else ""))
+    paths = property(lambda self: [results_path(self.options["results_root"], self.experiment, self.seed + k) for k in range(self.seeds)])
+    path = property(lambda self: self.paths[0])
+    done = property(lambda self: all(map(is_done, self.paths)))
+    how = property(lambda self: self.options | (dict(seeds=self.seeds, together=self.seeds) if self.seeds > 1 else {}))
+    parameters = property(lambda self: {k: v for k, v in dict(asdict(self.experiment), seed=self.seed, **self.how).items() if v is not None})
 
 # %% ../nbs/08_engines.ipynb #9b27c5f4
 @dataclass(frozen=True)
@@ -74,13 +78,15 @@ def work(
         warnings.simplefilter("always", UserWarning)
         def told(kind, text="", seconds=0.): return Outcome(job, kind, str(text), seconds, tuple(str(w.message) for w in caught if f"{os.sep}zeroinit{os.sep}" in w.filename))
         try:
-            with alone(beside(job.path, ".lock"), job.name, wait=False):
-                if not job.options.get("force") and is_done(job.path): return told("there")
+            with ExitStack() as held:
+                for path in job.paths: held.enter_context(alone(beside(path, ".lock"), job.name, wait=False))
+                if not job.options.get("force") and job.done: return told("there")
                 beside(job.path, ".ipynb").unlink(missing_ok=True) # of another time
                 if job.notebook: _by_notebook(job)
-                else: run(job.experiment, job.seed, quiet=True, **job.options)
-                r = read_record(job.path, probes=False)
-                return told(r["status"], f"test accuracy {r['history'][-1]['test_acc']:.4f}", r["wall_s"])
+                else: run(job.experiment, job.seed, quiet=True, **job.how)
+                got = [read_record(path, probes=False) for path in job.paths]
+                scores = ", ".join(f"{r['history'][-1]['test_acc']:.4f}" for r in got)
+                return told(max(r["status"] for r in got), f"test accuracy {scores}", sum(r["wall_s"] for r in got))
         except Busy as why: return told("busy", why)
         except Stopped as why: return told("stopped", why)
         except Unwritable as why: return told("unwritable", why)

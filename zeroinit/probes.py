@@ -14,8 +14,10 @@ from torch import Tensor
 class Probe:
     "Watches a model through training; `state` and `load` carry what it saw through JSON."
     name = "probe"
+    looking = True # False: it need not be asked at the updates of this epoch
     def begin(self, model): "Before the first update."
     def step(self, model): "After each backward pass, before the update; must not read from the device."
+    def skip(self, n): "After `n` updates at which it was not asked."
     def epoch(self, model, epoch, last): "After each epoch (0: before the first), `last` after the last one."
     def state(self): return {}
     def load(self, state): pass
@@ -47,8 +49,9 @@ class Gradients(Probe):
     "STATISTICS of every weight's gradient at each of the first `steps` updates (after Schicho 2023, figure 12)."
     name = "gradients"
     def __init__(self, steps=10): self.steps, self.kept, self.rows = steps, [], {}
+    looking = property(lambda self: self.steps > len(self.kept) + max(map(len, self.rows.values()), default=0))
     def step(self, model):
-        if self.steps > len(self.kept) + max(map(len, self.rows.values()), default=0):
+        if self.looking:
             self.kept.append({n: p.grad for n, p in weights(model).items()})
     def epoch(self, model, epoch, last):
         for grads in self.kept:
@@ -62,6 +65,8 @@ class Wake(Probe):
     "The update (from 1) at which each parameter first has a gradient that is not exactly zero (None: not yet), and its largest entry then."
     name = "wake"
     def __init__(self): self.updates, self.first, self.size, self.asleep = 0, {}, {}, None
+    looking = property(lambda self: None in self.first.values())
+    def skip(self, n): self.updates += n
     def begin(self, model): self.first, self.size, self.asleep = {n: None for n, _ in model.named_parameters()}, {}, None
     def step(self, model):
         self.updates += 1
@@ -112,6 +117,7 @@ def distinct(
 class Symmetry(Probe):
     "Per layer: effective rank, distinct neurons (weight and bias together) and the share of entries still at their start."
     name = "symmetry"
+    looking = False
     EPOCHS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500) # and the last one
     def __init__(self, epochs=EPOCHS): self.epochs, self.rows = epochs, []
     def begin(self, model): self.start = {n: p.detach().clone() for n, p in model.named_parameters()}

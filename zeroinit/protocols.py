@@ -113,7 +113,7 @@ def value_of(
         raise Refused(f"{name} must be {words}, not {v!r}") from None
 
 # %% ../nbs/07_protocols.ipynb #c4f5351e
-LEAST = dict(epochs=1, batch_size=1, train_size=1, eval_size=1, probe_steps=0, lr_step=0, seed=0, seeds=1)
+LEAST = dict(epochs=1, batch_size=1, train_size=1, eval_size=1, probe_steps=0, lr_step=0, seed=0, seeds=1, together=1)
 
 # %% ../nbs/07_protocols.ipynb #2fd0c8e1
 FIELD_KINDS = {f.name: getattr(f.type, "__name__", f.type) for f in fields(Experiment)}

@@ -139,7 +139,7 @@ def environment(
         tf32=torch.backends.cudnn.allow_tf32 if kind == "cuda" else False, **code_version())
 
 # %% ../nbs/06_results.ipynb #c9963da6
-KEYS = ("config", "seed", "status", "history", "probes", "env", "wall_s")
+KEYS = ("config", "seed", "status", "history", "probes", "env", "cost", "wall_s")
 
 # %% ../nbs/06_results.ipynb #42b3fd3b
 def write_record(
@@ -186,11 +186,11 @@ def read_record(
         text, sealed = _sealed(path)
         if not probes: text = re.sub(r'\n"probes":.*?\n"env":', '\n"probes":{},\n"env":', text, count=1, flags=re.S)
         record = json.loads(text)
-        missing = set(KEYS) - set(record)
+        missing = set(KEYS) - set(record) - {"cost"} # which records before 0.3.0 do not have
         if missing: raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if record["status"] not in ("done", "diverged"): raise ValueError(f"its status is {record['status']!r}")
         if not sealed: _checked(path, record)
-        return record | dict(config=DEFAULTS | record["config"])
+        return dict(cost={}) | record | dict(config=DEFAULTS | record["config"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
         raise Refused(f"{path} is no complete record ({e}); move it away and run the experiment again") from None
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LINE', 'KINDS', 'part_of', 'jobs_of', 'measured', 'plan', 'columns', 'Stopping', 'ready', 'left_by_others', 'Tally',
-           'run_suite', 'last_words', 'is_held', 'standing', 'status']
+           'grouped', 'run_suite', 'last_words', 'is_held', 'standing', 'status']
 
 # %% ../nbs/08_sweep.ipynb #2c572760
 import os, re, signal, statistics, threading, time
+from contextlib import ExitStack
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,11 +127,13 @@ def left_by_others(
     from zeroinit.experiments import Busy, alone
     def free(job):
         try:
-            with alone(beside(job.path, ".lock"), wait=False): return True
+            with ExitStack() as held:
+                for path in job.paths: held.enter_context(alone(beside(path, ".lock"), wait=False))
+                return True
         except Busy: return False
-    def open_(jobs): return [j for j in jobs if j.options.get("force") or not is_done(j.path)]
+    def open_(jobs): return [j for j in jobs if j.options.get("force") or not j.done]
     jobs = open_(jobs)
-    if jobs: print(f"waiting for another process, which is at {len(jobs)} runs", flush=True)
+    if jobs: print(f"waiting for another process, which is at {sum(j.seeds for j in jobs)} runs", flush=True)
     while jobs and not stopping():
         if idle := open_([j for j in jobs if free(j)]): return idle
         time.sleep(every)
@@ -146,10 +149,26 @@ class Tally:
     busy: list = field(default_factory=list) # jobs that somebody else is at
     def add(self, o):
         if o.kind == "busy": self.busy.append(o.job); return
-        self.kinds[o.kind] += 1
+        self.kinds[o.kind] += o.job.seeds
         words = dict(there="done by another process").get(o.kind, o.kind) + (f", {o.text}" if o.text else "")
         print(f"{sum(self.kinds.values())}/{self.total} {o.job.name}: {words}" + (f" ({o.seconds:.1f} s)" if o.seconds else ""), flush=True)
         for note in o.notes: print(f"  note: {note}", flush=True)
+
+# %% ../nbs/08_sweep.ipynb #bf9f6335
+def grouped(
+    jobs:list, # of Job
+    device_type:str, # cpu, cuda
+)->list: # of Job, fewer
+    "Seeds of one experiment that are trained faster together become one job, if they follow each other."
+    from zeroinit.experiments import at_once
+    made = []
+    for j in jobs:
+        last = made[-1] if made else None
+        joins = last and (last.experiment, last.options) == (j.experiment, j.options) and last.seed + last.seeds == j.seed
+        most = at_once(j.experiment, device_type, j.options.get("speed") or "auto", j.options.get("together"))
+        if joins and last.seeds + j.seeds <= most: made[-1] = replace(last, seeds=last.seeds + j.seeds)
+        else: made.append(j)
+    return made
 
 # %% ../nbs/08_sweep.ipynb #c4a917de
 def _on_cluster(address, gpus_per_run, n, stopping):
@@ -168,7 +187,7 @@ def _on_this_machine(held, device, gpus_per_run, n, stopping, context):
     threads = 1 if found else int(os.environ.get("OMP_NUM_THREADS") or max(cores()//at_once, 1)) # not by what happens to be left to do
     print(f"{at_once} at a time, {threads} thread{'s'*(threads > 1)} each" + (f", on {len(found)} GPUs" if found else ""), flush=True)
     def here(job): return replace(job, options=job.options | dict(device="cuda")) if found else job # a worker sees the GPU it is given, and no other
-    return lambda todo: in_processes([here(j) for j in todo], at_once, threads, found, stopping, context)
+    return lambda todo: in_processes(grouped([here(j) for j in todo], "cuda" if found else "cpu"), at_once, threads, found, stopping, context)
 
 # %% ../nbs/08_sweep.ipynb #a61f7c83
 def _carried_out(suite, todo, engine, stopping):
@@ -197,9 +216,11 @@ def run_suite(
     notebook:bool=True, # a papermill run for each, its notebook kept in .runs; False, or where that cannot be: the same runs without
     ray:str=None, # address of a Ray cluster, see `cluster.connected`; None: processes on this machine
     gpus_per_run:float=None, # part of a GPU that a run takes; None: a whole one, if there are any
+    speed:str=None, together:int=None, # see `experiments.run`; on a cluster every seed is a task
 )->int: # 0 all done, 1 some failed, 2 a disk that cannot be written, 128 + the signal that stopped it
     "Run what is missing of a suite, a line a run. Stop it when you like: the same call goes on."
     options = dict(results_root=str(at_root(results_root)), data_root=data_root, device="cpu" if gpus_per_run == 0 else device, force=force)
+    options |= {k: v for k, v in dict(speed=speed, together=together).items() if v is not None}
     text = run_notebook() if notebook else None
     runs = [Job(e, s, options, text) for _, e, s in jobs_of(suite, only, part)]
     todo = [j for j in runs if force or not is_done(j.path)]

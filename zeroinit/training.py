@@ -8,7 +8,8 @@ __all__ = ['OPTIMIZERS', 'PRECISIONS', 'OTHER', 'Recipe', 'checked', 'arithmetic
 
 # %% ../nbs/04_training.ipynb #edb531ca
 import copy, io, json, math, sys, time, warnings
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Callable, Iterable
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .basics import Refused, atomic, pick
+from .speed import Adam, directly, prepared
 
 # %% ../nbs/04_training.ipynb #0d24b080
 @dataclass(frozen=True)
@@ -31,17 +33,17 @@ class Recipe:
     lr_gamma: float = 1. # what a cut multiplies it by
     reduction: str = "mean" # of the cross entropy over a batch: mean or sum
     eval_mode: str = "eval" # mode of the model while it is evaluated: eval or train
-    precision: str = "float32" # float32, float64, bf16 (autocast), or autocast (bf16 on CUDA, full on the CPU)
+    precision: str = "float32" # float32, float64, tf32 (on CUDA), bf16 (autocast), or autocast (bf16 on CUDA, full on the CPU)
 
     def lr_at(self, epoch): return self.lr*self.lr_gamma**((epoch - 1)//self.lr_step) if self.lr_step else self.lr
 
 # %% ../nbs/04_training.ipynb #b520ef2f
 OPTIMIZERS = {
-    "adam": partial(torch.optim.Adam, fused=True),
-    "sgd": partial(torch.optim.SGD, fused=True),
-    "rmsprop": torch.optim.RMSprop,
+    "adam": Adam,
+    "sgd": lambda params, **told: torch.optim.SGD(params, fused=True, **told), # looked up when it is used, since torch.optim takes long to load
+    "rmsprop": lambda params, **told: torch.optim.RMSprop(params, **told),
 }
-PRECISIONS = ("float32", "float64", "bf16", "autocast")
+PRECISIONS = ("float32", "float64", "tf32", "bf16", "autocast")
 
 # %% ../nbs/04_training.ipynb #6164d3f5
 def checked(
@@ -60,9 +62,10 @@ def checked(
 def arithmetic(
     precision:str, # of PRECISIONS
     device_type:str, # cpu, cuda
-)->str: # float32, float64 or bf16
-    "What a precision means on a device: autocast is bf16 on CUDA and float32 elsewhere."
-    return precision if precision != "autocast" else "bf16" if device_type == "cuda" else "float32"
+)->str: # float32, float64, tf32 or bf16
+    "What a precision means on a device: autocast is bf16 on CUDA and float32 elsewhere, as is tf32."
+    if precision not in ("autocast", "tf32"): return precision
+    return "float32" if device_type != "cuda" else "bf16" if precision == "autocast" else precision
 
 # %% ../nbs/04_training.ipynb #0ca69d6f
 def _forward(model, x, y, recipe):
@@ -70,7 +73,7 @@ def _forward(model, x, y, recipe):
     precision = arithmetic(recipe.precision, x.device.type)
     bf16 = precision == "bf16"
     if precision == "float64": x = x.double()
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16): logits = model(x)
+    with torch.autocast(x.device.type, torch.bfloat16) if bf16 else nullcontext(): logits = model(x)
     if bf16: logits = logits.float()
     loss = F.cross_entropy(logits, y.to(logits) if y.ndim == 2 else y, reduction=recipe.reduction)
     total = loss.detach()*(len(y) if recipe.reduction == "mean" else 1)
@@ -82,36 +85,57 @@ def _right(logits, y):
     best = logits.argmax(1)
     return (best == y).sum() if y.ndim == 1 else y.gather(1, best[:, None]).sum()
 
+# %% ../nbs/04_training.ipynb #c53989ba
+def _losses(model, x, y, recipe):
+    "The same for each of a stack of models, (S,) and (S, 3); one set of images for all, if there is no S in front."
+    if not hasattr(model, "each"): return _forward(model, x, y, recipe)
+    return model.each(partial(_forward, recipe=recipe), x, y, same=x.ndim < 5)
+
 # %% ../nbs/04_training.ipynb #623ccb56
 def train_epoch(
-    model:nn.Module, # updated
+    model:nn.Module, # updated; or a `Stack` of S of them
     opt:torch.optim.Optimizer, # over its parameters
     train:Iterable, # (x, y) batches on the model's device
     recipe:Recipe, # loss and precision
     probes:Iterable=(), # asked after each backward pass
-)->Tensor: # (3,) sums on the device: loss, right answers, images
+    net:Callable=None, # what to call; None: the model
+    play:Callable=directly, # how to call a step, see `prepared`
+)->Tensor: # (3,) or (S, 3) sums on the device: loss, right answers, images
     "One pass over the batches, without reading anything back."
     model.train()
-    sums = 0
-    for x, y in train:
+    looking = any(p.looking for p in probes)
+    def step(x, y):
         opt.zero_grad()
-        loss, batch = _forward(model, x, y, recipe)
-        loss.backward()
-        for p in probes: p.step(model)
+        loss, batch = _losses(net or model, x, y, recipe)
+        loss.sum().backward()
+        for p in probes if looking else (): p.step(model)
         opt.step()
-        sums = sums + batch
-    if isinstance(sums, int): raise Refused("there is not one batch to train on; `train` must give batches each time it is iterated")
+        return batch
+    sums, n = _played(step, train, directly if looking else play, model, opt)
+    for p in () if looking else probes: p.skip(n)
     return sums
+
+# %% ../nbs/04_training.ipynb #eb7d3a0b
+def _played(step, train, play, model, opt):
+    "Steps over an epoch's batches: their sum, and how many they were. A small network's epoch is recorded whole."
+    if play is not directly and getattr(train, "augment", True) is None and len(opt.params) <= 16:
+        return play(lambda order: sum(step(x, y) for x, y in train.at(order)), train.order(), name=("epoch", id(model))), len(train)
+    sums, n = 0, 0
+    for x, y in train: sums, n = sums + play(step, x, y, name=("step", id(model))), n + 1
+    if not n: raise Refused("there is not one batch to train on; `train` must give batches each time it is iterated")
+    return sums, n
 
 # %% ../nbs/04_training.ipynb #00be9c62
 def evaluate(
-    model:nn.Module, # left in training mode
+    model:nn.Module, # left in training mode; or a `Stack` of S of them
     batches:Iterable, # (x, y) batches on the model's device
     recipe:Recipe=Recipe(), # mode and precision
-)->Tensor: # (3,) sums on the device: loss, right answers, images
-    "Loss and right answers over all batches, in inference mode."
+    net:Callable=None, play:Callable=directly, # see `train_epoch`
+)->Tensor: # (3,) or (S, 3) sums on the device: loss, right answers, images
+    "Loss and right answers over all batches, without gradients."
     model.train(recipe.eval_mode == "train")
-    with torch.inference_mode(): sums = sum(_forward(model, x, y, recipe)[1] for x, y in batches)
+    def whole(): return sum(_losses(net or model, x, y, recipe)[1] for x, y in batches)
+    with torch.no_grad(): sums = play(whole, name=("evaluation", id(model), id(batches))) if getattr(batches, "fixed", False) else whole()
     model.train()
     return sums
 
@@ -220,10 +244,10 @@ class Progress:
     def __exit__(self, *_): self.bar is None or self.bar.close()
 
 # %% ../nbs/04_training.ipynb #feee5cb8
-def _row(epoch, sums, seconds):
+def _row(epoch, splits, sums, seconds):
     "A line of history from each split's sums; numbers that are not finite become None."
     row = {"epoch": epoch}
-    for split, (loss, right, n) in zip(sums, torch.stack(list(sums.values())).tolist()):
+    for split, (loss, right, n) in zip(splits, sums):
         row |= {f"{split}_loss": loss/n if math.isfinite(loss) else None, f"{split}_acc": right/n}
     return row | {"seconds": seconds}
 
@@ -247,10 +271,59 @@ def _resume(path, model, opt, train, recipe, probes):
     for p in probes: p.load(meta["probes"][p.name])
     return meta["history"]
 
+# %% ../nbs/04_training.ipynb #81c19263
+@dataclass(eq=False)
+class _Run:
+    "One model's training, alone or beside others."
+    model: nn.Module
+    train: Iterable
+    probes: Iterable = ()
+    checkpoint: Path = None
+    label: str = None
+    peeks: dict = None
+    after: Callable = None
+    history: list = field(default_factory=list)
+    def begin(self, recipe):
+        if recipe.precision == "float64": self.model.double()
+        self.opt = OPTIMIZERS[recipe.optimizer](self.model.parameters(), lr=recipe.lr)
+        for p in self.probes: p.begin(self.model)
+        self.history = _resume(self.checkpoint, self.model, self.opt, self.train, recipe, self.probes)
+        for p in () if self.history else self.probes: p.epoch(self.model, 0, recipe.epochs == 0)
+    def states(self): return {p.name: p.state() for p in self.probes}
+    def add(self, row, recipe): # to the history, and save
+        self.history.append(row)
+        for p in self.probes: p.epoch(self.model, row["epoch"], row["epoch"] == recipe.epochs or diverged(self.history))
+        if self.checkpoint is None: return
+        meta = dict(recipe=repr(replace(recipe, epochs=0)), history=self.history, probes=self.states())
+        save_checkpoint(self.checkpoint, self.model, self.opt, self.train, meta)
+    def result(self): return dict(status="diverged" if diverged(self.history) else "done", history=self.history, probes=self.states())
+
+# %% ../nbs/04_training.ipynb #5a9c9be4
+class _Each:
+    "The probes of models that are trained together, as one."
+    def __init__(self, runs): self.runs = runs
+    looking = property(lambda self: any(p.looking for r in self.runs for p in r.probes))
+    def step(self, stack):
+        stack.show()
+        for r in self.runs:
+            for p in r.probes: p.step(r.model)
+    def skip(self, n):
+        for r in self.runs:
+            for p in r.probes: p.skip(n)
+
+# %% ../nbs/04_training.ipynb #8e54efdd
+def _united(runs):
+    "What is trained in one step: model, optimiser, batches, probes."
+    if len(runs) == 1: return runs[0].model, runs[0].opt, runs[0].train, runs[0].probes
+    from zeroinit.many import Abreast, Stack
+    if not all(isinstance(r.opt, Adam) for r in runs): raise Refused("models are trained together by adam; choose together 1 for another optimizer")
+    stack = Stack([r.model for r in runs], [r.opt for r in runs])
+    return stack, stack.opt, Abreast([r.train for r in runs]), [_Each(runs)]
+
 # %% ../nbs/04_training.ipynb #f09d7fae
 def fit(
-    model:nn.Module, # trained in place, on the batches' device
-    train:Iterable, # an epoch of (x, y) batches each time it is iterated
+    model:nn.Module, # trained in place, on the batches' device; or a list of S of one shape, trained as one
+    train:Iterable, # an epoch of (x, y) batches each time it is iterated; S of them, as of all but evals and recipe
     evals:dict=None, # split name -> (x, y) batches to evaluate on after each epoch
     recipe:Recipe=Recipe(), # how
     probes:Iterable=(), # what to watch, see the probes notebook
@@ -258,24 +331,33 @@ def fit(
     label:str="fit", # how to call it while it runs; None: run in silence
     peeks:dict=None, # as `evals`, in the mode that the recipe does not evaluate in, leaving no trace
     after:Callable=None, # told the history after each epoch, once its checkpoint is saved; what it raises ends the call
-)->dict: # status 'done' or 'diverged'; history, a dict an epoch; probes, name -> state
+    speed:str="auto", # how it is computed, a name in SPEEDS
+)->dict: # status 'done' or 'diverged'; history, a dict an epoch; probes, name -> state; S of them
     "Train, evaluating after each epoch. A training loss that is not finite ends the run as 'diverged'."
     checked(recipe)
-    if recipe.precision == "float64": model.double()
-    opt = OPTIMIZERS[recipe.optimizer](model.parameters(), lr=recipe.lr)
-    for p in probes: p.begin(model)
-    history = _resume(checkpoint, model, opt, train, recipe, probes)
-    if not history:
-        for p in probes: p.epoch(model, 0, recipe.epochs == 0)
-    with Progress(label, recipe.epochs, len(history)) as progress:
-        while len(history) < recipe.epochs and not diverged(history):
-            history.append(_epoch(model, opt, train, evals or {}, peeks or {}, recipe, probes, len(history) + 1))
-            if checkpoint is not None:
-                meta = dict(recipe=repr(replace(recipe, epochs=0)), history=history, probes={p.name: p.state() for p in probes})
-                save_checkpoint(checkpoint, model, opt, train, meta)
-            progress.row(history[-1])
-            if after: after(history)
-    return dict(status="diverged" if diverged(history) else "done", history=history, probes={p.name: p.state() for p in probes})
+    many = isinstance(model, (list, tuple))
+    def each(v): return v if many and isinstance(v, (list, tuple)) and len(v) == len(model) else [v]*(len(model) if many else 1)
+    runs = [_Run(*told) for told in zip(*map(each, (model, train, probes, checkpoint, label, peeks, after)))]
+    tf32 = arithmetic(recipe.precision, "cuda") == "tf32"
+    with prepared(runs[0].model, speed, tf32, lay=not many) as (net, play), ExitStack() as bars:
+        for r in runs: r.begin(recipe)
+        shown = {r: bars.enter_context(Progress(r.label, recipe.epochs, len(r.history))) for r in runs}
+        _all_epochs(runs, evals or {}, recipe, net, play, shown)
+    return [r.result() for r in runs] if many else runs[0].result()
+
+# %% ../nbs/04_training.ipynb #f7fd5222
+def _all_epochs(runs, evals, recipe, net, play, shown):
+    "Train all that are not done yet, those that are furthest behind together."
+    before, united = [], None
+    while left := [r for r in runs if len(r.history) < recipe.epochs and not diverged(r.history)]:
+        behind = min(len(r.history) for r in left)
+        group = [r for r in left if len(r.history) == behind]
+        if group != before: before, united = group, _united(group)
+        rows = _epoch(group, united, evals, recipe, net if len(runs) == 1 else None, play, behind + 1)
+        for r, row in zip(group, rows): r.add(row, recipe)
+        for r in group: shown[r].row(r.history[-1])
+        for r in group[::-1]: # the first has the last word
+            if r.after: r.after(r.history)
 
 # %% ../nbs/04_training.ipynb #99a09e62
 def diverged(history): # a list of rows
@@ -283,13 +365,17 @@ def diverged(history): # a list of rows
     return bool(history) and history[-1]["train_loss"] is None
 
 # %% ../nbs/04_training.ipynb #ee7b6f84
-def _epoch(model, opt, train, evals, peeks, recipe, probes, epoch):
-    "Train and evaluate once; a row of history."
+def _epoch(runs, united, evals, recipe, net, play, epoch):
+    "Train and evaluate once; a row of history for each run."
     start = time.perf_counter()
-    for group in opt.param_groups: group["lr"] = recipe.lr_at(epoch)
-    sums = {"train": train_epoch(model, opt, train, recipe, probes)}
-    sums |= {split: f(model, b, recipe) for f, some in ((peek, peeks), (evaluate, evals)) for split, b in some.items()}
-    row = _row(epoch, sums, 0.) # the epoch's one read from the device
-    row["seconds"] = time.perf_counter() - start
-    for p in probes: p.epoch(model, epoch, epoch == recipe.epochs or row["train_loss"] is None)
-    return row
+    model, opt, train, probes = united
+    if isinstance(opt, Adam): opt.at(recipe.lr_at(epoch))
+    else:
+        for group in opt.param_groups: group["lr"] = recipe.lr_at(epoch)
+    sums = {"train": train_epoch(model, opt, train, recipe, probes, net, play)}
+    sums |= {split: torch.stack([peek(r.model, r.peeks[split], recipe) for r in runs]) for split in runs[0].peeks or ()}
+    sums |= {split: evaluate(model, b, recipe, net, play) for split, b in evals.items()}
+    read = torch.stack([t.view(len(runs), 3) for t in sums.values()]).tolist() # the epoch's one read from the device
+    if len(runs) > 1: model.share()
+    seconds = (time.perf_counter() - start)/len(runs) # each run's share
+    return [_row(epoch, sums, own, seconds) for own in zip(*read)]
