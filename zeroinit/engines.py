@@ -174,7 +174,7 @@ def nursery(
     "Where workers are born: a process that imports once what all of them need, and forks. It begins to import now."
     if "forkserver" not in get_all_start_methods() or sys.platform == "darwin": return get_context("spawn") # a fork is not safe there with torch loaded
     context = get_context("forkserver")
-    context.set_forkserver_preload(["zeroinit.experiments", "torch._dynamo", *["zeroinit.warm", "zeroinit.plots"]*notebook])
+    context.set_forkserver_preload(["zeroinit.experiments", "zeroinit.many", *["zeroinit.warm", "zeroinit.plots"]*notebook])
     with unheard(): forkserver.ensure_running()
     return context
 

@@ -190,7 +190,7 @@ def _trained(e, seeds, d, paths, labels, speed):
     torch.manual_seed(seeds[0])
     peeks = {f"test_{OTHER[e.eval_mode]}": evals["test"].sized(e.batch_size)} if e.both_modes else {}
     watch = [[Gradients(e.probe_steps), Wake(), Symmetry()] for _ in seeds]
-    told = dict(speed=speed, together=len(seeds), layout=str(layout(models[0], device.type) if speed != "plain" and len(seeds) == 1 else torch.contiguous_format)[6:])
+    told = dict(speed=speed, together=len(seeds), layout=str(layout(models[0]) if speed != "plain" and len(seeds) == 1 else torch.contiguous_format)[6:])
     many = [models, trains, evals, recipe(e), watch, [beside(p, ".safetensors") for p in paths], labels, [peeks]*len(seeds), [_after(e, p) for p in paths]]
     got = fit(*many, speed) if len(seeds) > 1 else [fit(*[v[0] if isinstance(v, list) else v for v in many], speed)]
     return [(g, told) for g in got]
@@ -258,7 +258,7 @@ def _recorded(e, seed, d, path, got, how, gib):
     return record
 
 # %% ../nbs/07_experiments.ipynb #6973810a
-TOGETHER = {"cuda": {"logistic": 8, "fnn": 8, "residual_cnn": 8, ("cnn", "mnist"): 8, ("cnn", "fashion_mnist"): 8}, "cpu": {}}
+TOGETHER = {"cuda": {"logistic": 8, "fnn": 8, "residual_cnn": 8, ("cnn", "mnist"): 8, ("cnn", "fashion_mnist"): 8}, "cpu": {("residual_cnn", "mnist"): 10, ("residual_cnn", "fashion_mnist"): 10}}
 
 # %% ../nbs/07_experiments.ipynb #120d6707
 def at_once(

@@ -78,12 +78,9 @@ def products(
 # %% ../nbs/04_speed.ipynb #6fc42a8a
 def layout(
     model:nn.Module, # any
-    device_type:str, # cpu, cuda
 )->torch.memory_format:
-    "The layout in which a model's convolutions are fast: channels last, but for grey images on a CPU."
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    fast = first is not None and (device_type == "cuda" or first.in_channels > 1)
-    return torch.channels_last if fast else torch.contiguous_format
+    "The layout in which a model is fast: channels last, where it has convolutions over images."
+    return torch.channels_last if any(isinstance(m, nn.Conv2d) for m in model.modules()) else torch.contiguous_format
 
 # %% ../nbs/04_speed.ipynb #3aa686fb
 def directly(f, *inputs, name=""):
@@ -132,7 +129,7 @@ def prepared(
     with ExitStack() as stack:
         if cuda: stack.enter_context(_cuda(device, tf32))
         stack.enter_context(products("onednn" if speed == "onednn" else "stock"))
-        if fast and lay: model.to(memory_format=layout(model, device.type))
+        if fast and lay: model.to(memory_format=layout(model))
         net = torch.compile(model, dynamic=False) if speed == "compile" else model
         try: yield net, Recorder() if cuda and fast and recordable(model) else directly
         finally:
