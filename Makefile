@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
 
-.PHONY: dev demo test prepare lab report constraints clean
+.PHONY: dev demo test bench prepare lab report constraints clean
 
 dev: .venv/.installed
 
@@ -22,8 +22,12 @@ demo: dev
 test: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
+bench: dev # minutes; leave the machine alone meanwhile
+	mkdir -p .runs
+	$(BIN)/papermill nbs/benchmark.ipynb .runs/benchmark.ipynb
+
 prepare: dev # before a commit: outputs of library notebooks cleared, all notebooks clean, the library exported
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/[0-9]*.ipynb nbs/run_experiment.ipynb
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/[0-9]*.ipynb nbs/run_experiment.ipynb nbs/benchmark.ipynb
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 

@@ -48,8 +48,9 @@ MAY_IMPORT = {
     "plots": {"results", "probes"},  # probes: the names of the statistics it draws
     "papermill_output": set(),
     "zoo": {"inits"},
+    "benchmarks": {"batches", "data", "models", "probes", "results", "speed", "many", "training", "experiments", "requests"},
 }
-NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"suites", "results", "plots"}, "index": {"suites", "results", "plots"}, "lesson": set(), "schemes": {"basics"}}  # suites: which runs are a suite's
+NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"basics", "suites", "results", "plots"}, "index": {"suites", "results", "plots"}, "lesson": set(), "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
 
 
 def cells(path, kind="code"):
@@ -134,7 +135,7 @@ def test_cells_are_short_and_definitions_tested(path):
             assert any(re.search(rf"\b{name}\b", x) and re.search(r"\b(test_\w+\(|assert\b|assert_close\()", x) for x in near), f"no test within three cells of {name}"
 
 
-@pytest.mark.parametrize("path", [*LIBRARY, TOP / "nbs/run_experiment.ipynb"], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*LIBRARY, TOP / "nbs/run_experiment.ipynb", TOP / "nbs/benchmark.ipynb"], ids=lambda p: p.stem)
 def test_library_notebooks_hold_no_outputs(path):
     assert [c["outputs"] for c in json.loads(path.read_text())["cells"] if c.get("outputs")] == []  # `make prepare` clears them
 

@@ -118,3 +118,15 @@ def test_no_data_and_no_network(call, tmp_path):
     last = [line for line in done.stderr.splitlines() if line.strip()][-1]
     assert f"mnist is not in {tmp_path / 'data'}" in last and "put mnist.npz there, or set ZEROINIT_DATA" in last, done.stderr[-2000:]
     assert not (tmp_path / "data").exists()
+
+
+def test_benchmark(call, tmp_path):
+    """With few images: every part runs, and the file is what the figure reads."""
+    call("papermill", "nbs/benchmark.ipynb", tmp_path / "out.ipynb", "-p", "quick", "True", "-p", "threads", "1", "-p", "results_root", tmp_path / "results")
+    (path,) = tmp_path.glob("results/benchmarks/*-1-threads.json")
+    found = json.loads(path.read_text())
+    assert found["quick"] and {r["what"] for r in found["table"]} >= {"fnn, mnist: epoch, auto", "cnn, cifar10: step", "start of a run in a warm process"}
+    assert all(r["ours"] > 0 and (r["plain"] is None or r["plain"] > 0) for r in found["table"])
+    assert {r["what"] for r in found["growth"]} == set(found["slopes"]) and sum(r["gpu_hours"] for r in found["paper"]) > 1
+    call("papermill", "nbs/fig_speed.ipynb", tmp_path / "fig.ipynb", "-p", "results_root", tmp_path / "results", "-p", "images", tmp_path)
+    assert (tmp_path / "fig_speed.png").stat().st_size > 20_000

@@ -353,6 +353,30 @@ def test_parts_make_a_whole(go, completes, tmp_path):
     assert "tiny: 6 runs, 6 done, 0 to do" in completes()
 
 
+def test_seeds_together(go, calm, tmp_path):
+    """Three seeds trained as one, killed and stopped on the way, leave a record each: those of seeds by themselves, to the last digits."""
+    child = go(tmp_path, "--together", "3")
+    begun(tmp_path, 3)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    child = go(tmp_path, "--together", "3")
+    begun(tmp_path, 8)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 130
+    out, err = go(tmp_path, "--together", "3").communicate(timeout=300)
+    assert "tiny: 6 runs, 0 done, 6 to do" in out and "6/6" in out and "seed 0 to 2: done" in out, out + err
+    for name, path in kills.records(tmp_path / "results").items():
+        record, scheme = json.loads(path.read_text()), json.loads(path.read_text())["config"]["init"]
+        assert (record["env"]["together"], record["env"]["speed"]) == ((3, "auto") if scheme == "bias_normal" else (1, "plain")), record["env"]
+        if scheme == "zero":
+            assert kills.numbers(path) == calm[name]  # equal neurons: one at a time, the plain path
+        else:
+            assert [r["epoch"] for r in record["history"]] == list(range(1, 41))
+            alone = calm[name][3]  # the history of the seed by itself
+            assert all(abs(a[k] - b[k]) < 1e-3 for a, b in zip(record["history"], alone) for k in ("train_loss", "test_loss"))
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".tmp", ".safetensors")]
+
+
 def test_status_while_it_runs(tiny, go, tmp_path):
     child = go(tmp_path)
     line(child, "1/6")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'NAMES', 'line_of', 'color_of', 'panels', 'NothingToDraw', 'caption', 'save', 'bands', 'wanted', 'accuracy',
-           'gradient_frame', 'gradient_boxes', 'wave', 'layer_map', 'wake_frame', 'story', 'history']
+           'gradient_frame', 'gradient_boxes', 'wave', 'layer_map', 'wake_frame', 'story', 'speed', 'history']
 
 # %% ../nbs/10_plots.ipynb #8d195689
 import textwrap
@@ -383,6 +383,30 @@ def _legend(shown):
     modes = {"test_train_acc": "diamond: the same images with the model in training mode", "test_eval_acc": "diamond: the same images in evaluation mode"}
     words = [w for column, w in modes.items() if column in shown and shown[column].notna().any()]
     return "; ".join([*words, "bar: 95 % t interval over seeds", "dashed: linear baseline", "dotted: chance", "grey: no gradient at all"])
+
+# %% ../nbs/10_plots.ipynb #3797c075
+def speed(
+    found:dict, # of a file in results/benchmarks; None: there is none
+): # matplotlib figure
+    "How many times faster than the plain loop, and how costs grow: the same curve for every size would be a line of slope 1."
+    fig, (left, right) = panels(2)
+    if found is None:
+        for ax in (left, right): ax.set_axis_off()
+        left.text(0, .5, "no benchmark yet: `make bench`")
+        return fig
+    rows = [r for r in found["table"] if r["plain_to_ours"]]
+    bars = left.barh([textwrap.fill(r["what"], 34) for r in rows][::-1], [r["plain_to_ours"] for r in rows][::-1], color=_PALETTE[0])
+    left.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
+    left.tick_params(axis="y", labelsize=7)
+    left.set(xscale="log", xlabel="times faster than the plain loop")
+    for (what, part), marker in zip(pd.DataFrame(found["growth"]).groupby("what", sort=False), "osD^vP"):
+        first = part.iloc[0]
+        right.plot(part["size"]/first["size"], part.seconds/first.seconds, marker=marker, label=f"{what}, {first.fixed}: slope {found['slopes'][what]:.2f}")
+    right.set(xscale="log", yscale="log", xlabel="times as many, or as large", ylabel="times the cost")
+    right.legend(fontsize=7)
+    env = found["env"]
+    _sign(fig, f"{env['device']}, threads: {env['threads']}, torch {env['torch']}, code {str(env['git'])[:7]}" + (", with uncommitted changes" if env["dirty"] else "") + f", {found['when']}; fastest of a few, in one process")
+    return fig
 
 # %% ../nbs/10_plots.ipynb #3b5b0f7f
 def history(
