@@ -138,9 +138,9 @@ def bound_of(
             a @ w.T, b.T @ a
             if k: b @ w
         opt.step()
-    def steps():
-        for _ in range(20): step()
-    return fastest(steps, times)/20*math.ceil(images/batch)
+    def epoch():
+        for _ in range(math.ceil(images/batch)): step()
+    return fastest(epoch, times)
 
 # %% ../nbs/13_benchmarks.ipynb #f2d6ea76
 def bare(

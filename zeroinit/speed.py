@@ -79,8 +79,10 @@ def products(
 def layout(
     model:nn.Module, # any
 )->torch.memory_format:
-    "The layout in which a model is fast: channels last, where it has convolutions over images."
-    return torch.channels_last if any(isinstance(m, nn.Conv2d) for m in model.modules()) else torch.contiguous_format
+    "The layout in which a model is fast: channels last, unless it has no convolution over images, or, on a CPU, starts by widening grey ones."
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.weight.device.type == "cpu" and first.in_channels == 1 < first.out_channels: return torch.contiguous_format
+    return torch.channels_last
 
 # %% ../nbs/04_speed.ipynb #3aa686fb
 def directly(f, *inputs, name=""):

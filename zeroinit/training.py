@@ -10,7 +10,7 @@ __all__ = ['OPTIMIZERS', 'PRECISIONS', 'OTHER', 'Recipe', 'checked', 'arithmetic
 import copy, io, json, math, sys, time, warnings
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Callable, Iterable
 
@@ -77,7 +77,11 @@ def _forward(model, x, y, recipe):
     if bf16: logits = logits.float()
     loss = F.cross_entropy(logits, y.to(logits) if y.ndim == 2 else y, reduction=recipe.reduction)
     total = loss.detach()*(len(y) if recipe.reduction == "mean" else 1)
-    return loss, torch.stack([t.double() for t in (total, _right(logits, y), torch.full_like(total, len(y)))])
+    return loss, torch.stack([total, _right(logits, y).to(total), _count(len(y), total.dtype, total.device)]).double()
+
+# %% ../nbs/04_training.ipynb #fda43917
+@lru_cache(maxsize=64)
+def _count(n, dtype, device): return torch.tensor(n, dtype=dtype, device=device) # made once: in a small network's step every call counts
 
 # %% ../nbs/04_training.ipynb #6546b8c7
 def _right(logits, y):
