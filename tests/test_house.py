@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "zoo": {"inits"},
     "benchmarks": {"batches", "data", "models", "probes", "results", "speed", "many", "training", "experiments", "requests"},
 }
-NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"basics", "suites", "results", "plots"}, "index": {"suites", "results", "plots"}, "lesson": set(), "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
+NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"basics", "suites", "results", "plots"}, "index": {"basics", "suites", "results", "plots"}, "lesson": set(), "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
 
 
 def cells(path, kind="code"):

@@ -119,7 +119,7 @@ SPEEDS = ("auto", "plain", "onednn", "compile")
 @contextmanager
 def prepared(
     model:nn.Module, # laid out, and back again afterwards
-    speed:str="auto", # of SPEEDS: plain; auto: the layout, and on CUDA recordings; onednn, compile: that as well
+    speed:str="auto", # of SPEEDS: plain; auto: the layout, and on CUDA recordings; onednn, compile (one model alone): that as well
     tf32:bool=False, # CUDA may round the factors of float32 products to 10 bits
     lay:bool=True, # False: leave the layout alone
 ):
@@ -132,10 +132,17 @@ def prepared(
         if cuda: stack.enter_context(_cuda(device, tf32))
         stack.enter_context(products("onednn" if speed == "onednn" else "stock"))
         if fast and lay: model.to(memory_format=layout(model))
-        net = torch.compile(model, dynamic=False) if speed == "compile" else model
+        net = _compiled(model, stack) if speed == "compile" else model
         try: yield net, Recorder() if cuda and fast and recordable(model) else directly
         finally:
             if fast and lay: model.to(memory_format=torch.contiguous_format)
+
+# %% ../nbs/04_speed.ipynb #800e3bd0
+def _compiled(model, stack):
+    "Each shape and mode is compiled by itself, once a process; by default torch gives up, silently, after a few."
+    import torch._dynamo
+    stack.enter_context(torch._dynamo.config.patch(recompile_limit=64))
+    return torch.compile(model, dynamic=False)
 
 # %% ../nbs/04_speed.ipynb #510a575d
 @contextmanager

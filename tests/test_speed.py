@@ -1,0 +1,122 @@
+"""Fast paths against the plain one, where a process of their own or a GPU is wanted: compiled, recorded, together, and without a word to the host."""
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from zeroinit.batches import Batches, augmentation
+from zeroinit.models import build
+from zeroinit.probes import Wake
+from zeroinit.training import Recipe, fit
+
+SHAPES = dict(fnn=(1, 8, 8), cnn=(3, 8, 8), residual_cnn=(3, 8, 8), resnet14=(3, 8, 8), vit=(3, 8, 8), mixer=(3, 8, 8))
+SIZES = dict(vit=dict(width=16, depth=2, heads=2, head_width=8), mixer=dict(width=16, depth=2))
+
+
+def trained(name, speed, device="cpu", together=1, augment=None, epochs=4, n=70, **recipe):
+    """Parameters and history of a small run on made-up images."""
+    shape, g = SHAPES[name], torch.Generator().manual_seed(0)
+    x, y = torch.randint(256, (n, *shape), dtype=torch.uint8, generator=g).to(device), torch.randint(10, (n,), generator=g).to(device)
+
+    def one(seed):
+        torch.manual_seed(seed)
+        order, chance = (torch.Generator().manual_seed(k + seed) for k in (10, 20))
+        moved = augmentation(augment, shape, 10) if augment else None
+        return build(name, image_shape=shape, classes=10, **SIZES.get(name, {})).to(device), Batches(x, y, 16, generator=order, augment=moved, chance=chance if moved else None)
+
+    models, trains = zip(*map(one, range(together)))
+    evals = dict(test=Batches(x, y, 32))
+    recipe = Recipe(**dict(epochs=epochs, lr_step=2, lr_gamma=0.5, precision="float64") | recipe)
+    if together == 1:
+        got = [fit(models[0], trains[0], evals, recipe, [Wake()], label=None, speed=speed)]
+    else:
+        got = fit(list(models), list(trains), evals, recipe, [[Wake()] for _ in models], label=None, speed=speed)
+    history = [[v for k, v in row.items() if k != "seconds"] for r in got for row in r["history"]]
+    return [p.detach().cpu() for m in models for p in m.state_dict().values()], torch.tensor(history)
+
+
+def same(a, b, atol=1e-9):
+    for p, q in zip(a[0], b[0], strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=atol)
+    torch.testing.assert_close(a[1], b[1], rtol=0, atol=atol)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.parametrize("name", ["fnn", "resnet14"])
+def test_compiled(name):
+    same(*(trained(name, speed, epochs=2, n=64) for speed in ("compile", "plain")))  # batches of one size, since each is compiled
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_laid_out(name):
+    same(trained(name, "auto", epochs=2), trained(name, "plain", epochs=2))
+
+
+def test_training_loads_no_compiler():
+    """Nor torchvision, scikit-learn or scipy: a run starts when torch is there."""
+    code = """import sys, tempfile
+from zeroinit.experiments import run
+from zeroinit.requests import resolve
+from zeroinit.data import write_npz
+import numpy as np
+with tempfile.TemporaryDirectory() as d:
+    x, y = np.zeros((60, 8, 8), dtype=np.uint8), np.arange(60) % 10
+    write_npz(f"{d}/made_up.npz", dict(x_train=x, y_train=y, x_test=x, y_test=y))
+    run(resolve(dataset=f"{d}/made_up.npz", epochs=1), results_root=f"{d}/results", quiet=True)
+print([m for m in ("torch._dynamo", "torch._inductor", "sympy", "torchvision", "sklearn", "scipy", "seaborn", "matplotlib", "papermill", "ray") if m in sys.modules])"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
+
+
+@cuda
+@pytest.mark.parametrize("augment", [None, "crop_flip"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_recorded(name, augment):
+    same(trained(name, "auto", "cuda", augment=augment, epochs=6), trained(name, "plain", "cuda", augment=augment, epochs=6), 1e-8)
+
+
+@cuda
+@pytest.mark.parametrize("name", SHAPES)
+def test_together(name):
+    alone = trained(name, "plain", "cuda", together=1, epochs=6)
+    group = trained(name, "auto", "cuda", together=3, epochs=6)
+    same((group[0][: len(alone[0])], group[1][:6]), alone, 1e-8)
+
+
+@cuda
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16", "autocast"])
+def test_precisions(precision):
+    got, exact = (trained("resnet14", "auto", "cuda", precision=p)[1] for p in (precision, "float64"))
+    torch.testing.assert_close(got, exact, rtol=0, atol=1e-3 if precision == "float32" else 0.2)
+
+
+@cuda
+@pytest.mark.parametrize("speed", ["plain", "auto", "compile"])
+def test_an_epoch_asks_the_host_nothing(speed):
+    """After the first epochs, whose libraries and recordings may: only the row of an epoch is read."""
+    from zeroinit import training
+
+    asked, epoch = [], training.train_epoch
+
+    def watched(*args):
+        asked.append(len(asked))
+        torch.cuda.set_sync_debug_mode("error" if len(asked) > 4 else "default")
+        try:
+            return epoch(*args)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    training.train_epoch = watched
+    try:
+        trained("resnet14", speed, "cuda", augment="crop_flip", epochs=6, precision="autocast")
+    finally:
+        training.train_epoch = epoch
+    assert len(asked) == 6
+
+
+@cuda
+def test_the_gpu_s_numbers_are_the_cpu_s():
+    same(trained("cnn", "plain", "cuda", epochs=2), trained("cnn", "plain", "cpu", epochs=2), 1e-6)
