@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "warm": set(),
     "engines": {"experiments", "results", "warm"},
     "cluster": {"engines", "experiments", "results", "data"},  # data: to send it
-    "sweep": {"suites", "engines", "cluster", "experiments", "results", "data"},  # data: to say once, before the first run, that it is missing
+    "sweep": {"suites", "speed", "engines", "cluster", "experiments", "results", "data"},  # data: to say once, before the first run, that it is missing
     "report": {"suites", "engines", "results"},
     "command": {"suites", "sweep", "report", "results"},
     "plots": {"results", "probes"},  # probes: the names of the statistics it draws

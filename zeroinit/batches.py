@@ -202,13 +202,14 @@ IMAGENET = torch.tensor([.485, .456, .406]), torch.tensor([.229, .224, .225]) # 
 def pixels(
     scale:str, # a name in SCALES
     d=None, # Images, whose mean and spread are meant by 'standard'
+    device=None, # where the images are; None: where those of `d` are
 )->Callable: # f(x), (B, C, H, W) from 0 to 255 to what the network sees
     "What a network sees of a pixel: 0 to 1, 0 to 255, or normalised by channel."
     if pick(scale, SCALES, "scale") == "unit": return lambda x: x.float().div_(255)
     if scale == "raw": return lambda x: x.float()
     mean, std = (t[:, None, None] for t in (IMAGENET if scale == "imagenet" else (d.mean, d.std.where(d.std > 0, 1.))))
     if scale == "imagenet" and d is not None and d.image_shape[0] != 3: raise Refused(f"scale imagenet is for colour images; {d.name} has {d.image_shape[0]} channel(s)")
-    mean, std = (t if d is None else t.to(d.x_train.device) for t in (mean, std)) # once, not at every batch
+    mean, std = (t.to(device if d is None else d.x_train.device) for t in (mean, std)) # once, not at every batch
     return lambda x: x.float().div_(255).sub_(mean.to(x.device)).div_(std.to(x.device))
 
 # %% ../nbs/00_batches.ipynb #6d3798dd
@@ -226,7 +227,7 @@ class Batches:
     ):
         self.x, self.y, self.size, self.augment = x, y, size, augment
         self.rows = torch.arange(len(x), device=x.device) if rows is None else rows.to(x.device)
-        self.prepare = pixels(scale) if isinstance(scale, str) else scale
+        self.prepare = pixels(scale, device=x.device) if isinstance(scale, str) else scale
         self.generators = {k: g for k, g in dict(generator=generator, chance=chance).items() if g is not None}
         self.count, self.fixed = len(self.rows), not self.generators # images an epoch; are the batches the same at every iteration
     def first(self, n): return self.x.index_select(0, self.rows[:n]) # (n, C, H, W) as they lie in `x`, unprepared

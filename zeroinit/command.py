@@ -117,6 +117,7 @@ def contradicts(a): # parsed arguments of `run`; None, or the sentence that says
     if a.jobs is not None and a.jobs < 1: return f"--jobs must be 1 or more, not {a.jobs}"
     if a.together is not None and a.together < 1: return f"--together must be 1 or more, not {a.together}"
     if a.speed == "plain" and (a.together or 1) > 1: return "--speed plain and --together contradict each other: the plain path trains one at a time"
+    if a.speed == "compile" and (a.together or 1) > 1: return "--speed compile and --together contradict each other: one model at a time is compiled"
     if a.ray and (a.together or 1) > 1: return "--ray and --together contradict each other: on a cluster every seed is a task"
     if a.gpus_per_run is not None and not 0 <= a.gpus_per_run <= 1: return f"--gpus-per-run must be from 0 to 1, not {a.gpus_per_run:g}: a run uses one GPU at most"
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", a.device): return f"there is no device {a.device!r}; choose auto, cpu, cuda, or one GPU as cuda:1"

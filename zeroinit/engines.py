@@ -10,7 +10,7 @@ __all__ = ['FULL', 'GIB', 'DATA_GIB', 'LIVES', 'Job', 'Outcome', 'run_notebook',
 import errno, importlib.util, os, queue, signal, sys, threading, time, warnings
 from collections import Counter, deque
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import forkserver, get_all_start_methods, get_context
 from multiprocessing.connection import wait
 from threading import Thread
@@ -30,6 +30,7 @@ class Job:
     name = property(lambda self: run_name(self.experiment, self.seed) + (f" to {self.seed + self.seeds - 1}" if self.seeds > 1 else ""))
     paths = property(lambda self: [results_path(self.options["results_root"], self.experiment, self.seed + k) for k in range(self.seeds)])
     path = property(lambda self: self.paths[0])
+    alone = property(lambda self: [replace(self, seed=self.seed + k, seeds=1) for k in range(self.seeds)])
     done = property(lambda self: all(map(is_done, self.paths)))
     how = property(lambda self: self.options | (dict(seeds=self.seeds, together=self.seeds) if self.seeds > 1 else {}))
     parameters = property(lambda self: {k: v for k, v in dict(asdict(self.experiment), seed=self.seed, **self.how).items() if v is not None})
@@ -43,6 +44,7 @@ class Outcome:
     text: str = ""
     seconds: float = 0. # of training
     notes: tuple = () # what was remarkable
+    each: tuple = () # for runs that were trained together, how each went
 
 # %% ../nbs/08_engines.ipynb #43b8f7a9
 def run_notebook(): # its text, or None
@@ -76,7 +78,7 @@ def work(
     from zeroinit.experiments import Busy, Stopped, alone, run
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        def told(kind, text="", seconds=0.): return Outcome(job, kind, str(text), seconds, tuple(str(w.message) for w in caught if f"{os.sep}zeroinit{os.sep}" in w.filename))
+        def told(kind, text="", seconds=0., each=()): return Outcome(job, kind, str(text), seconds, tuple(str(w.message) for w in caught if f"{os.sep}zeroinit{os.sep}" in w.filename), each)
         try:
             with ExitStack() as held:
                 for path in job.paths: held.enter_context(alone(beside(path, ".lock"), job.name, wait=False))
@@ -86,7 +88,8 @@ def work(
                 else: run(job.experiment, job.seed, quiet=True, **job.how)
                 got = [read_record(path, probes=False) for path in job.paths]
                 scores = ", ".join(f"{r['history'][-1]['test_acc']:.4f}" for r in got)
-                return told(max(r["status"] for r in got), f"test accuracy {scores}", sum(r["wall_s"] for r in got))
+                each = tuple(r["status"] for r in got)
+                return told("done" if "done" in each else "diverged", f"test accuracy {scores}" + f"; {each.count('diverged')} diverged"*("diverged" in each and "done" in each), sum(r["wall_s"] for r in got), each)
         except Busy as why: return told("busy", why)
         except Stopped as why: return told("stopped", why)
         except Unwritable as why: return told("unwritable", why)

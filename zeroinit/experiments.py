@@ -24,9 +24,9 @@ from .inits import initialize
 from .models import build
 from .probes import Gradients, Symmetry, Wake, weights
 from .protocols import LEAST, value_of
-from .requests import SOURCES, dataset_name, recipe, resolve
+from .requests import SOURCES, dataset_name, image_shape, recipe, resolve
 from .results import Experiment, beside, environment, is_done, read_record, results_path, run_name, set_aside, write_record
-from .speed import SPEEDS, Meter, layout, recordable
+from .speed import Meter, layout, possible, recordable
 from .training import OTHER, Misfit, arithmetic, diverged, fit
 
 # %% ../nbs/07_experiments.ipynb #8d0e02fb
@@ -179,13 +179,12 @@ stop = Event() # set: a run ends after its epoch
 
 # %% ../nbs/07_experiments.ipynb #c57e60a3
 def _trained(e, seeds, d, paths, labels, speed):
-    "What `fit` gives for seeds of an experiment, and the path it took; together, if they can be."
+    "What `fit` gives for seeds of an experiment, and the path it took; None for several seeds that cannot be trained together."
     shapes, device = (d.image_shape, len(d.classes)), d.x_train.device
     trains, evals = [batches(e, d, s)[0] for s in seeds], batches(e, d, seeds[0])[1]
     models = [start(e, s, *shapes, b.prepare(b.first(256)).cpu()).to(device) for s, b in zip(seeds, trains)]
     speed = "plain" if any(map(symmetric, models)) else speed
-    if len(seeds) > 1 and (speed == "plain" or e.optimizer != "adam" or not all(map(recordable, models))):
-        return [_trained(e, [s], d, [p], [l], speed)[0] for s, p, l in zip(seeds, paths, labels)]
+    if len(seeds) > 1 and (speed == "plain" or e.optimizer != "adam" or not all(map(recordable, models))): return None
     for b in (trains[0], *evals.values()) if e.eval_mode == "train" or e.both_modes else trains[:1]: _no_single(models[0], b)
     torch.manual_seed(seeds[0])
     peeks = {f"test_{OTHER[e.eval_mode]}": evals["test"].sized(e.batch_size)} if e.both_modes else {}
@@ -209,8 +208,10 @@ def symmetric(model):
     biases = dict(model.named_parameters())
     def equal(layer, w):
         rows, bias = w.detach().flatten(1).double(), biases.get(f"{layer}.bias")
+        if rows.shape[1] == 1: return False # a scale for each channel
+        if bias is None or bias.shape != rows.shape[:1]: bias = torch.zeros_like(rows[:, 0])
         odd = torch.arange(1, rows.shape[1] + 1, dtype=torch.double, device=w.device).sqrt() # equal rows have equal sums with these weights
-        sums = torch.stack([(rows*odd).sum(1), torch.zeros_like(rows[:, 0]) if bias is None else bias.detach().double()], 1)
+        sums = torch.stack([(rows*odd).sum(1), bias.detach().double()], 1)
         return len(sums.unique(dim=0)) < len(sums)
     return any(equal(*layer) for layer in list(weights(model).items())[:-1])
 
@@ -236,19 +237,20 @@ def run_seeds(
     saved, labels = [beside(p, ".safetensors") for p in paths], labels or [None]*len(seeds)
     for c in saved if anew else (): c.unlink(missing_ok=True)
     for left in (p for f in (*paths, *saved) for p in f.parent.glob(f".{f.name}.*.tmp")): left.unlink() # by a process that was killed while it wrote
-    meter = Meter(d.x_train.device)
-    try: got = _trained(e, seeds, d, paths, labels, speed)
-    except Misfit as why:
-        warnings.warn(f"{why}; starting anew")
-        for c in saved: c.unlink(missing_ok=True)
-        got = _trained(e, seeds, d, paths, labels, speed)
+    meter, got = Meter(d.x_train.device), ()
+    while got == ():
+        try: got = _trained(e, seeds, d, paths, labels, speed)
+        except Misfit as why:
+            warnings.warn(f"{why}; starting anew")
+            why.path.unlink()
+    if got is None: return [r for s, p, l in zip(seeds, paths, labels) for r in run_seeds(e, [s], d, [p], [l], False, speed)]
     return [_recorded(e, s, d, path, g, how, meter.gib()) for s, path, (g, how) in zip(seeds, paths, got)]
 
 # %% ../nbs/07_experiments.ipynb #fdffebe9
 def _recorded(e, seed, d, path, got, how, gib):
     "A run's record, written; its checkpoint is not needed any more."
     device, seconds = d.x_train.device, [r["seconds"] for r in got["history"]]
-    env = environment(device) | {"data": d.fingerprint, "precision": arithmetic(e.precision, device.type)} | how
+    env = environment(device) | {"data": d.fingerprint, "precision": (kind := arithmetic(e.precision, device.type)), "tf32": kind == "tf32"} | how
     usual = statistics.median(seconds)
     cost = dict(images_per_s=round(len(split(e, d.y_train.cpu(), seed)[0])/usual, 1), memory_gib=gib, first_epoch_more_s=round(seconds[0] - usual, 3))
     record = dict(config=asdict(e), seed=seed, **got, env=env, cost=cost, wall_s=sum(seconds))
@@ -260,6 +262,18 @@ def _recorded(e, seed, d, path, got, how, gib):
 # %% ../nbs/07_experiments.ipynb #6973810a
 TOGETHER = {"cuda": {"logistic": 8, "fnn": 8, "residual_cnn": 8, ("cnn", "mnist"): 8, ("cnn", "fashion_mnist"): 8}, "cpu": {("residual_cnn", "mnist"): 10, ("residual_cnn", "fashion_mnist"): 10}}
 
+# %% ../nbs/07_experiments.ipynb #ecf10bed
+_lonely = {} # hash of an experiment -> must its seeds be trained one at a time?
+
+# %% ../nbs/07_experiments.ipynb #b9e80e4a
+def _lone(key, e):
+    "Another optimiser, equal neurons at the start, or layers that draw: known from the first seed's start."
+    if key not in _lonely:
+        shape = image_shape(e.dataset)
+        model = start(e, 0, shape, 10, torch.rand(64, *shape, generator=generator(0, "seen")))
+        _lonely[key] = e.optimizer != "adam" or symmetric(model) or not recordable(model)
+    return _lonely[key]
+
 # %% ../nbs/07_experiments.ipynb #120d6707
 def at_once(
     e:Experiment, # resolved
@@ -267,9 +281,12 @@ def at_once(
     speed:str="auto", # a name in SPEEDS
     together:int=None, # as a person gave it; None: as in TOGETHER
 )->int:
-    "How many seeds of an experiment are trained together."
-    if speed == "plain": return 1
-    return together or next((TOGETHER[device_type][k] for k in (e.model, (e.model, e.dataset)) if k in TOGETHER[device_type]), 1)
+    "How many seeds of an experiment are trained together; 1 for those that cannot be, or that the plain path is for."
+    if together is not None and together < 1: raise Refused(f"together must be 1 or more, not {together}")
+    if speed == "compile" and (together or 1) > 1: raise Refused("speed compile is for one model at a time; choose together 1 or speed auto")
+    if speed in ("plain", "compile"): return 1
+    n = together or next((TOGETHER[device_type][k] for k in (e.model, (e.model, e.dataset)) if k in TOGETHER[device_type]), 1)
+    return 1 if n > 1 and _lone(e.hash, e) else n
 
 # %% ../nbs/07_experiments.ipynb #873dd72a
 def run(
@@ -287,7 +304,7 @@ def run(
     "Run an experiment's seeds; those whose record is there are read, not run. A damaged record is named, moved to .runs/aside and run again."
     root = writable(at_root(results_root))
     device, folder = device_of(device), str(data_root) if data_root else os.environ.get("ZEROINIT_DATA")
-    pick(speed, SPEEDS, "speed")
+    possible(speed, device.type)
     paths = {s: results_path(root, e, s) for s in range(seed, seed + seeds)}
     found = {} if force else {s: read_record(p) for s, p in paths.items() if is_done(p)}
     left, n = [s for s in paths if s not in found], at_once(e, device.type, speed, together)

@@ -46,7 +46,7 @@ class Stack:
         self.models, self.opts = fitting(models), opts
         self.shared = copy.deepcopy(models[0]).to("meta") # layers without numbers
         self.tensors = [{n: _joined([dict(find(m))[n] for m in models]) for n, _ in find(models[0])} for find in (nn.Module.named_parameters, nn.Module.named_buffers)]
-        self.opt = Adam(self.tensors[0].values(), opts[0].param_groups[0]["lr"])
+        self.opt = Adam(self.tensors[0].values(), float(opts[0].param_groups[0]["lr"]))
         for i in opts[0].state: self.opt.state[i] = {k: torch.stack([o.state[i][k] for o in opts]) if k != "step" else opts[0].state[i][k].clone() for k in opts[0].state[i]}
         self.share()
     def share(self): # the optimiser's state, as views for each

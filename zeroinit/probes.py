@@ -39,11 +39,11 @@ STATISTICS = ("q05", "q25", "q50", "q75", "q95", "min", "max", "zero_share")
 def _at_ranks(flat, ranks):
     "The entries of a vector that stand at some ranks (0: the smallest) in order of size."
     if flat.dtype != torch.float32 or flat.device.type != "cpu" or not sum(flat.aminmax()).isfinite(): return flat.sort().values[ranks.to(flat.device)]
-    numbers = flat.numpy()
+    numbers = flat.contiguous().numpy()
     drawer = numbers.view(np.uint16)[1 if sys.byteorder == "little" else 0::2]
     order = np.r_[65535:32767:-1, 0:32768] # of drawers: negative numbers have the first bit set, and grow downwards
     below = np.bincount(drawer, minlength=65536)[order].cumsum()
-    wanted, first = below.searchsorted(ranks.flatten(), "right"), np.r_[0, below]
+    wanted, first = below.searchsorted(ranks.flatten().numpy(), "right"), np.r_[0, below]
     parts = {d: np.sort(numbers[drawer == order[d]]) for d in set(wanted.tolist())}
     return torch.tensor(np.array([parts[d][r - first[d]] for d, r in zip(wanted.tolist(), ranks.flatten().tolist())])).view_as(ranks)
 

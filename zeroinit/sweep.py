@@ -153,8 +153,8 @@ class Tally:
     kinds: Counter = field(default_factory=Counter)
     busy: list = field(default_factory=list) # jobs that somebody else is at
     def add(self, o):
-        if o.kind == "busy": self.busy.append(o.job); return
-        self.kinds[o.kind] += o.job.seeds
+        if o.kind == "busy": self.busy += o.job.alone; return # some of its seeds may be free
+        self.kinds.update(o.each or [o.kind]*o.job.seeds)
         words = dict(there="done by another process").get(o.kind, o.kind) + (f", {o.text}" if o.text else "")
         print(f"{sum(self.kinds.values())}/{self.total} {o.job.name}: {words}" + (f" ({o.seconds:.1f} s)" if o.seconds else ""), flush=True)
         for note in o.notes: print(f"  note: {note}", flush=True)
@@ -183,13 +183,16 @@ def _on_cluster(address, gpus_per_run, n, stopping):
     return lambda todo: on_ray(todo, address, gpus_per_run, n, stopping)
 
 # %% ../nbs/08_sweep.ipynb #0de95f72
-def _on_this_machine(held, device, gpus_per_run, n, stopping, context):
+def _on_this_machine(held, device, gpus_per_run, n, stopping, context, speed=None):
     "An engine: jobs -> outcomes."
     found = [] if gpus_per_run == 0 else gpus(device)
     if device.startswith("cuda") and not found: raise Refused(f"there is no device {device!r} here; choose auto or cpu")
     pick(device.split(":")[0], ("auto", "cpu", "cuda"), "device")
     at_once = n or capacity(held, found, gpus_per_run or 1.)
     threads = 1 if found else int(os.environ.get("OMP_NUM_THREADS") or max(cores()//at_once, 1)) # not by what happens to be left to do
+    if speed:
+        from zeroinit.speed import possible
+        possible(speed, "cuda" if found else "cpu")
     print(f"{at_once} at a time, {threads} thread{'s'*(threads > 1)} each" + (f", on {len(found)} GPUs" if found else ""), flush=True)
     def here(job): return replace(job, options=job.options | dict(device="cuda")) if found else job # a worker sees the GPU it is given, and no other
     return lambda todo: in_processes(grouped([here(j) for j in todo], "cuda" if found else "cpu"), at_once, threads, found, stopping, context)
@@ -237,7 +240,7 @@ def run_suite(
     ready(todo, data_root)
     held = {(e.model, e.dataset) for e, _ in SUITES[suite]()}
     with Stopping() as stopping:
-        engine = _on_cluster(ray, gpus_per_run, jobs, stopping) if ray else _on_this_machine(held, device, gpus_per_run, jobs, stopping, context)
+        engine = _on_cluster(ray, gpus_per_run, jobs, stopping) if ray else _on_this_machine(held, device, gpus_per_run, jobs, stopping, context, speed)
         return _carried_out(suite, todo, engine, stopping)
 
 # %% ../nbs/08_sweep.ipynb #c70d2e8b

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .basics import Refused, atomic, pick
-from .speed import Adam, directly, prepared
+from .speed import Adam, Recorder, directly, prepared
 
 # %% ../nbs/04_training.ipynb #0d24b080
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ def _right(logits, y):
     return (best == y).sum() if y.ndim == 1 else y.gather(1, best[:, None]).sum()
 
 # %% ../nbs/04_training.ipynb #c53989ba
-def _losses(model, x, y, recipe):
-    "The same for each of a stack of models, (S,) and (S, 3); one set of images for all, if there is no S in front."
+def _losses(model, x, y, recipe, same=False):
+    "The same for each of a stack of models, (S,) and (S, 3); `same`: one set of images for all, with no S in front."
     if not hasattr(model, "each"): return _forward(model, x, y, recipe)
-    return model.each(partial(_forward, recipe=recipe), x, y, same=x.ndim < 5)
+    return model.each(partial(_forward, recipe=recipe), x, y, same)
 
 # %% ../nbs/04_training.ipynb #623ccb56
 def train_epoch(
@@ -115,14 +115,14 @@ def train_epoch(
         for p in probes if looking else (): p.step(model)
         opt.step()
         return batch
-    sums, n = _played(step, train, directly if looking else play, model, opt)
+    sums, n = _played(step, train, play if isinstance(opt, Adam) and not looking else directly, model, opt)
     for p in () if looking else probes: p.skip(n)
     return sums
 
 # %% ../nbs/04_training.ipynb #eb7d3a0b
 def _played(step, train, play, model, opt):
     "Steps over an epoch's batches: their sum, and how many they were. A small network's epoch is recorded whole."
-    if play is not directly and getattr(train, "augment", True) is None and len(opt.params) <= 16:
+    if play is not directly and getattr(train, "augment", True) is None and len(opt.params) <= 16 and len(train) <= 2000:
         return play(lambda order: sum(step(x, y) for x, y in train.at(order)), train.order(), name=("epoch", id(model))), len(train)
     sums, n = 0, 0
     for x, y in train: sums, n = sums + play(step, x, y, name=("step", id(model))), n + 1
@@ -138,7 +138,7 @@ def evaluate(
 )->Tensor: # (3,) or (S, 3) sums on the device: loss, right answers, images
     "Loss and right answers over all batches, without gradients."
     model.train(recipe.eval_mode == "train")
-    def whole(): return sum(_losses(net or model, x, y, recipe)[1] for x, y in batches)
+    def whole(): return sum(_losses(net or model, x, y, recipe, same=True)[1] for x, y in batches)
     with torch.no_grad(): sums = play(whole, name=("evaluation", id(model), id(batches))) if getattr(batches, "fixed", False) else whole()
     model.train()
     return sums
@@ -256,7 +256,9 @@ def _row(epoch, splits, sums, seconds):
     return row | {"seconds": seconds}
 
 # %% ../nbs/04_training.ipynb #7e5d2c19
-class Misfit(Refused): "A checkpoint is of something else than what is to go on from it."
+class Misfit(Refused):
+    "A checkpoint is of something else than what is to go on from it."
+    def __init__(self, text, path=None): super().__init__(text); self.path = path
 
 # %% ../nbs/04_training.ipynb #c125b33f
 def _resume(path, model, opt, train, recipe, probes):
@@ -268,10 +270,10 @@ def _resume(path, model, opt, train, recipe, probes):
         return []
     same = meta["recipe"] == repr(replace(recipe, epochs=0)) and set(meta["probes"]) == {p.name for p in probes}
     if not same or len(meta["history"]) > recipe.epochs:
-        raise Misfit(f"checkpoint {path} belongs to another recipe; delete it or choose another path")
+        raise Misfit(f"checkpoint {path} belongs to another recipe; delete it or choose another path", path)
     try: load_checkpoint(path, model, opt, train)
     except (RuntimeError, KeyError, ValueError) as e:
-        raise Misfit(f"checkpoint {path} belongs to another model or another version of the code; delete it or choose another path") from e
+        raise Misfit(f"checkpoint {path} belongs to another model or another version of the code; delete it or choose another path", path) from e
     for p in probes: p.load(meta["probes"][p.name])
     return meta["history"]
 
@@ -324,6 +326,38 @@ def _united(runs):
     stack = Stack([r.model for r in runs], [r.opt for r in runs])
     return stack, stack.opt, Abreast([r.train for r in runs]), [_Each(runs)]
 
+# %% ../nbs/04_training.ipynb #6192e9f1
+def _each_own(models, told):
+    "The arguments of each of several models; what may be shared can be given once."
+    S = len(models)
+    if S == 0 or len({id(m) for m in models}) < S: raise Refused("a list of models must hold some, and each once")
+    for k, v in told.items():
+        if k == "probes" and not v or k in ("label", "peeks", "after") and not isinstance(v, (list, tuple)) or v is None: told[k] = [v]*S
+        elif not isinstance(v, (list, tuple)) or len(v) != S: raise Refused(f"for {S} models, {k} must be a list of {S}")
+    return [dict(zip(told, own)) for own in zip(*told.values())]
+
+# %% ../nbs/04_training.ipynb #f7fd5222
+def _all_epochs(runs, evals, recipe, net, play, shown):
+    "Train all that are not done yet, those that are furthest behind together."
+    before, united = [], None
+    while left := [r for r in runs if len(r.history) < recipe.epochs and not diverged(r.history)]:
+        behind = min(len(r.history) for r in left)
+        group = [r for r in left if len(r.history) == behind]
+        if group != before:
+            before, united = group, _united(group)
+            if isinstance(play, Recorder): play.forget() # what it recorded lies elsewhere now
+        rows = _epoch(group, united, evals, recipe, net if len(runs) == 1 else None, play, behind + 1)
+        for r, row in zip(group, rows): r.add(row, recipe)
+        for r in group: shown[r].row(r.history[-1])
+        raised = [why for r in group if r.after and (why := _raised(r.after, r.history))]
+        if raised: raise raised[0]
+
+# %% ../nbs/04_training.ipynb #ebc21b78
+def _raised(f, *args):
+    "What a call raised, so that others can be called before it is raised again."
+    try: f(*args)
+    except BaseException as why: return why
+
 # %% ../nbs/04_training.ipynb #f09d7fae
 def fit(
     model:nn.Module, # trained in place, on the batches' device; or a list of S of one shape, trained as one
@@ -340,28 +374,14 @@ def fit(
     "Train, evaluating after each epoch. A training loss that is not finite ends the run as 'diverged'."
     checked(recipe)
     many = isinstance(model, (list, tuple))
-    def each(v): return v if many and isinstance(v, (list, tuple)) and len(v) == len(model) else [v]*(len(model) if many else 1)
-    runs = [_Run(*told) for told in zip(*map(each, (model, train, probes, checkpoint, label, peeks, after)))]
+    told = dict(train=train, probes=probes, checkpoint=checkpoint, label=label, peeks=peeks, after=after)
+    runs = [_Run(m, **own) for m, own in (zip(model, _each_own(model, told)) if many else [(model, told)])]
     tf32 = arithmetic(recipe.precision, "cuda") == "tf32"
     with prepared(runs[0].model, speed, tf32, lay=not many) as (net, play), ExitStack() as bars:
         for r in runs: r.begin(recipe)
         shown = {r: bars.enter_context(Progress(r.label, recipe.epochs, len(r.history))) for r in runs}
         _all_epochs(runs, evals or {}, recipe, net, play, shown)
     return [r.result() for r in runs] if many else runs[0].result()
-
-# %% ../nbs/04_training.ipynb #f7fd5222
-def _all_epochs(runs, evals, recipe, net, play, shown):
-    "Train all that are not done yet, those that are furthest behind together."
-    before, united = [], None
-    while left := [r for r in runs if len(r.history) < recipe.epochs and not diverged(r.history)]:
-        behind = min(len(r.history) for r in left)
-        group = [r for r in left if len(r.history) == behind]
-        if group != before: before, united = group, _united(group)
-        rows = _epoch(group, united, evals, recipe, net if len(runs) == 1 else None, play, behind + 1)
-        for r, row in zip(group, rows): r.add(row, recipe)
-        for r in group: shown[r].row(r.history[-1])
-        for r in group[::-1]: # the first has the last word
-            if r.after: r.after(r.history)
 
 # %% ../nbs/04_training.ipynb #99a09e62
 def diverged(history): # a list of rows
