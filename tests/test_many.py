@@ -16,7 +16,7 @@ gradients = {f"fc{i}": [[.1*k for k in range(8)] for _ in range(10)] for i in ra
 for i in range(10_000):
     e = filled(dataset="digits", epochs=10, init_args=dict(std=1. + i))
     rows = [dict(epoch=k, train_loss=.5, train_acc=.5, val_loss=.5, val_acc=.5, test_loss=.5, test_acc=.5, seconds=.1) for k in range(1, 11)]
-    write_record(results_path(root, e, 0), dict(config=asdict(e), seed=0, status="done", history=rows, probes=dict(gradients=gradients), env=env, wall_s=1.))
+    write_record(results_path(root, e, 0), dict(config=asdict(e), seed=0, status="done", history=rows, probes=dict(gradients=gradients), env=env, cost=dict(images_per_s=1e4, memory_gib=0.5), wall_s=1.))
 """
 
 PLAN = """

@@ -186,7 +186,7 @@ def read_record(
         text, sealed = _sealed(path)
         if not probes: text = re.sub(r'\n"probes":.*?\n"env":', '\n"probes":{},\n"env":', text, count=1, flags=re.S)
         record = json.loads(text)
-        missing = set(KEYS) - set(record) - {"cost"} # which records before 0.3.0 do not have
+        missing = set(KEYS) - set(record) - {"cost"} # which the first records do not have
         if missing: raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if record["status"] not in ("done", "diverged"): raise ValueError(f"its status is {record['status']!r}")
         if not sealed: _checked(path, record)
