@@ -73,7 +73,7 @@ def plan(
     suite:str, # a suite's name
     results_root:str="results", # folder of records
     only:str="", part:str="", # see `jobs_of`
-)->list: # of dicts, one for each experiment: dataset, model, scheme, protocol, epochs, runs, done, missing_seeds, minutes (of the rest; None: not measured yet), gib (of memory, a run)
+)->list: # of dicts, one for each experiment: dataset, model, scheme, protocol, epochs, runs, done, missing_seeds, minutes (of the rest; None: not measured yet), gib (of memory, a run; - where none is left)
     "What a suite holds, what of it is done, how long the rest takes and how much memory."
     cost, rows = Measured(at_root(results_root)), {}
     for _, e, s in jobs_of(suite, only, part):
@@ -84,7 +84,7 @@ def plan(
     for row in rows.values():
         e, left = row["minutes"], row["missing_seeds"]
         each = cost.seconds(e) if left else 0
-        row |= dict(minutes=None if each is None else each*row["epochs"]*len(left)/60, missing_seeds=" ".join(map(str, left)) or "-", gib=cost.gib(e))
+        row |= dict(minutes=None if each is None else each*row["epochs"]*len(left)/60, missing_seeds=" ".join(map(str, left)) or "-", gib=cost.gib(e) if left else "-")
     return list(rows.values())
 
 # %% ../nbs/08_sweep.ipynb #19e7fc40
