@@ -129,10 +129,10 @@ SPEEDS = ("auto", "plain", "onednn", "compile")
 def _laid_out(model):
     "The weights of convolutions over images in the fast layout, and back."
     moved = [p for p in model.parameters() if p.ndim == 4 and p.is_contiguous()] if layout(model) is torch.channels_last else []
-    for p in moved: p.data = p.data.contiguous(memory_format=torch.channels_last)
+    for p in moved: p.data = p.data.to(memory_format=torch.channels_last) # `contiguous` would leave a single channel as it is
     try: yield
     finally:
-        for p in moved: p.data = p.data.contiguous()
+        for p in moved: p.data = p.data.to(memory_format=torch.contiguous_format)
 
 # %% ../nbs/04_speed.ipynb #800e3bd0
 def _compiled(model, stack):
