@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'PRECISIONS', 'OTHER', 'Recipe', 'checked', 'arithmetic', 'train_epoch', 'evaluate', 'peek',
-           'save_checkpoint', 'checkpoint_meta', 'load_checkpoint', 'watched', 'Progress', 'Misfit', 'fit', 'diverged']
+           'save_checkpoint', 'checkpoint_meta', 'load_checkpoint', 'watched', 'Progress', 'Misfit', 'diverged', 'fit']
 
 # %% ../nbs/04_training.ipynb #edb531ca
 import copy, io, json, math, sys, time, warnings
@@ -260,6 +260,11 @@ class Misfit(Refused):
     "A checkpoint is of something else than what is to go on from it."
     def __init__(self, text, path=None): super().__init__(text); self.path = path
 
+# %% ../nbs/04_training.ipynb #99a09e62
+def diverged(history): # a list of rows
+    "Did the last epoch's training loss cease to be finite?"
+    return bool(history) and history[-1]["train_loss"] is None
+
 # %% ../nbs/04_training.ipynb #c125b33f
 def _resume(path, model, opt, train, recipe, probes):
     "History of a checkpoint of this recipe, everything put back; [] if there is none."
@@ -382,11 +387,6 @@ def fit(
         shown = {r: bars.enter_context(Progress(r.label, recipe.epochs, len(r.history))) for r in runs}
         _all_epochs(runs, evals or {}, recipe, net, play, shown)
     return [r.result() for r in runs] if many else runs[0].result()
-
-# %% ../nbs/04_training.ipynb #99a09e62
-def diverged(history): # a list of rows
-    "Did the last epoch's training loss cease to be finite?"
-    return bool(history) and history[-1]["train_loss"] is None
 
 # %% ../nbs/04_training.ipynb #ee7b6f84
 def _epoch(runs, united, evals, recipe, net, play, epoch):
