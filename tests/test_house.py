@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "plots": {"results", "probes"},  # probes: the names of the statistics it draws
     "papermill_output": set(),
     "zoo": {"inits"},
-    "benchmarks": {"batches", "data", "models", "probes", "results", "speed", "many", "training", "experiments", "requests"},
+    "benchmarks": {"batches", "data", "probes", "results", "speed", "many", "training", "experiments", "requests"},
 }
 NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"basics", "suites", "results", "plots"}, "index": {"basics", "suites", "results", "plots"}, "lesson": set(), "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
 

@@ -8,7 +8,6 @@ __all__ = ['fastest', 'PNGs', 'torchvisions', 'usual_epoch', 'some_images', 'epo
 
 # %% ../nbs/13_benchmarks.ipynb #95231a21
 import json, math, subprocess, sys, tempfile, time
-from functools import partial
 from pathlib import Path
 from typing import Callable, Sequence
 
@@ -20,12 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from .basics import at_root, atomic
 from .batches import Batches, augmentation
-from .data import DATASETS, load
-from .models import build
+from .data import load
 from .probes import Gradients, Symmetry
 from .results import environment
 from .speed import Adam, layout, products
-from .training import OPTIMIZERS, Recipe, fit
+from .training import Recipe, fit
 
 # %% ../nbs/13_benchmarks.ipynb #856338c0
 def fastest(

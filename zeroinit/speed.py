@@ -6,8 +6,7 @@
 __all__ = ['PRODUCTS', 'SPEEDS', 'Adam', 'products', 'layout', 'directly', 'on_cuda', 'Recorder', 'possible', 'prepared',
            'recordable', 'Meter']
 
-# %% ../nbs/04_speed.ipynb #92ac3ce5
-import sys, time
+# %% ../nbs/04_speed.ipynb #a97b38ee
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
