@@ -39,12 +39,15 @@ print(len(frame), frame.hash.nunique(), frame.test_acc.mean())
 
 
 def said(code, root, env):
-    """What a script prints, and the processor seconds it took: the wall clock would count the tests beside it."""
-    before = os.times()
-    done = subprocess.run([sys.executable, "-c", code, str(root)], env=env, capture_output=True, text=True, timeout=300)
-    after = os.times()
-    assert done.returncode == 0, done.stderr
-    return done.stdout, after.children_user + after.children_system - before.children_user - before.children_system
+    """What a script prints, and the processor seconds it took, the least of three times: the tests beside it slow it down."""
+    took = []
+    for _ in range(3):
+        before = os.times()
+        done = subprocess.run([sys.executable, "-c", code, str(root)], env=env, capture_output=True, text=True, timeout=300)
+        after = os.times()
+        assert done.returncode == 0, done.stderr
+        took.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    return done.stdout, min(took)
 
 
 def test_ten_thousand_runs(tree, tmp_path):
@@ -52,7 +55,7 @@ def test_ten_thousand_runs(tree, tmp_path):
     root = tmp_path / "results"
     nothing, planned = said(PLAN, root, env)
     assert nothing.splitlines()[-1] == "10000 runs, 0 done, time not measured yet" and planned < 2, planned
-    said(MAKE, root, env)
+    subprocess.run([sys.executable, "-c", MAKE, str(root)], env=env, check=True, timeout=300)
     everything, planned = said(PLAN, root, env)
     assert everything.splitlines()[-1] == "10000 runs, 10000 done, nothing left" and planned < 2, planned
     frame, read = said(READ, root, env)

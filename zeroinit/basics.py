@@ -44,7 +44,8 @@ def at_root(
     path:str|Path, # a path as a person gives it
 )->Path: # absolute
     "`path` with ~ expanded, relative to the checkout's top."
-    return root()/Path(path).expanduser()
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else root()/path
 
 # %% ../nbs/00_basics.ipynb #9d3f0b12
 class Unwritable(Refused):

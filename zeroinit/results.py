@@ -78,7 +78,7 @@ def results_path(
 )->Path: # <root>/<dataset>/<model>/<scheme>-<hash8>/seed<k>.json
     "Where the record of a run lives."
     model = experiment.model.replace(":", "-").replace("/", "-")
-    return at_root(root)/experiment.dataset/model/f"{experiment.init}-{experiment.hash}"/f"seed{seed}.json"
+    return at_root(root).joinpath(experiment.dataset, model, f"{experiment.init}-{experiment.hash}", f"seed{seed}.json")
 
 # %% ../nbs/06_results.ipynb #91bbd733
 def run_name(e, seed): # an experiment, the run's seed

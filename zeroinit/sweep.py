@@ -75,7 +75,8 @@ def plan(
     only:str="", part:str="", # see `jobs_of`
 )->list: # of dicts, one for each experiment: dataset, model, scheme, protocol, epochs, runs, done, missing_seeds, minutes (of the rest; None: not measured yet), gib (of memory, a run; - where none is left)
     "What a suite holds, what of it is done, how long the rest takes and how much memory."
-    cost, rows = Measured(at_root(results_root)), {}
+    results_root, rows = at_root(results_root), {}
+    cost = Measured(results_root)
     for _, e, s in jobs_of(suite, only, part):
         row = rows.setdefault(e.hash, dict(dataset=e.dataset, model=e.model, scheme=e.scheme, protocol=e.protocol, epochs=e.epochs, runs=0, done=0, missing_seeds=[], minutes=e))
         row["runs"] += 1
