@@ -46,6 +46,8 @@ MAY_IMPORT = {
     "report": {"suites", "engines", "results"},
     "command": {"suites", "sweep", "report", "results"},
     "plots": {"results", "probes"},  # probes: the names of the statistics it draws
+    "comparisons": set(),  # statistics, of anything
+    "claims": {"suites"},
     "papermill_output": set(),
     "zoo": {"inits"},
     "benchmarks": {"batches", "data", "probes", "results", "speed", "many", "training", "experiments", "requests"},
