@@ -48,11 +48,13 @@ MAY_IMPORT = {
     "plots": {"results", "probes"},  # probes: the names of the statistics it draws
     "comparisons": set(),  # statistics, of anything
     "claims": {"suites"},
+    "verdicts": {"claims", "comparisons", "suites", "results"},
+    "forest": {"plots", "results"},
     "papermill_output": set(),
     "zoo": {"inits"},
     "benchmarks": {"batches", "data", "probes", "results", "speed", "many", "training", "experiments", "requests"},
 }
-NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"basics", "suites", "results", "plots"}, "index": {"basics", "suites", "results", "plots"}, "lesson": set(), "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
+NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"basics", "suites", "results", "plots", "verdicts", "forest"}, "story_": {"suites", "results", "plots", "claims", "verdicts", "forest"}, "index": {"basics", "suites", "results", "plots", "verdicts"}, "lesson": set(), "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
 
 
 def cells(path, kind="code"):

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.colors import LogNorm
 
 from .basics import Refused, at_root, atomic
-from .results import half_width, published, scheme_label, scores, to_frame
+from .results import half_width, published, scheme_label, scores, to_frame, woken
 
 # %% ../nbs/10_plots.ipynb #15323cb8
 _PALETTE = "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9".split() # seaborn's "colorblind", whose import takes a second
@@ -299,11 +299,9 @@ def wake_frame(
     "When each layer's weight first had a gradient that is not exactly zero, and how large that was."
     rows = []
     for r in records:
-        c, wake = r["config"], r["probes"]["wake"]
-        layers = dict.fromkeys(row["layer"] for row in r["probes"]["symmetry"]["rows"])
+        c = r["config"]
         about = dict(model=c["model"], scheme=scheme_label(c["init"], c["init_args"]), protocol=c["protocol"], seed=r["seed"])
-        def of(what, layer): return wake.get(what, {}).get(f"{layer}.weight", wake.get(what, {}).get(layer))
-        rows += [dict(about, depth=i, layer=l, update=of("first", l), size=of("size", l)) for i, l in enumerate(layers, 1)]
+        rows += [dict(about, depth=i, layer=l, update=update, size=size) for i, (l, (update, size)) in enumerate(woken(r).items(), 1)]
     return pd.DataFrame(rows, columns=["model", "scheme", "protocol", "seed", "depth", "layer", "update", "size"]).astype(dict(update=float, size=float))
 
 # %% ../nbs/10_plots.ipynb #87aa2694

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DEFAULTS', 'KEYS', 'SEAL', 'ABOUT', 'METRICS', 'Experiment', 'scheme_label', 'config_hash', 'results_path',
            'run_name', 'runs_of', 'beside', 'cpu_name', 'code_version', 'environment', 'write_record', 'read_record',
-           'is_done', 'set_aside', 'records', 'to_frame', 'read', 'scores', 'half_width', 'summary', 'published']
+           'is_done', 'set_aside', 'records', 'to_frame', 'read', 'woken', 'scores', 'half_width', 'summary',
+           'published']
 
 # %% ../nbs/06_results.ipynb #d98d2768
 import hashlib, json, math, os, platform, re, shutil, subprocess, time, warnings
@@ -261,6 +262,16 @@ def read(
 ): # pandas frame, see `to_frame`
     "Every complete record below `root` as one tidy frame."
     return to_frame(records(root, probes=False, **settings))
+
+# %% ../nbs/06_results.ipynb #7d8d673b
+def woken(
+    record:dict, # of `records`
+)->dict: # layer, input to output: (update, largest entry then); None where it never woke, or where its size was not kept
+    "When each layer's weight first had a gradient that is not exactly zero, and how large that was."
+    wake = record["probes"]["wake"]
+    layers = dict.fromkeys(row["layer"] for row in record["probes"]["symmetry"]["rows"])
+    def of(what, layer): return wake.get(what, {}).get(f"{layer}.weight", wake.get(what, {}).get(layer))
+    return {layer: (of("first", layer), of("size", layer)) for layer in layers}
 
 # %% ../nbs/06_results.ipynb #302b5e47
 METRICS = {"last": lambda a: a.iloc[-1], "max": lambda a: a.max(), "last50": lambda a: a.tail(50).mean()} # of a run's test accuracies
