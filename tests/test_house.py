@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "cluster": {"engines", "experiments", "results", "data"},  # data: to send it
     "sweep": {"suites", "speed", "engines", "cluster", "experiments", "results", "data"},  # data: to say once, before the first run, that it is missing
     "report": {"suites", "engines", "results"},
-    "command": {"suites", "sweep", "report", "results"},
+    "command": {"suites", "sweep", "report", "results", "verdicts"},
     "plots": {"results", "probes"},  # probes: the names of the statistics it draws
     "comparisons": set(),  # statistics, of anything
     "claims": {"suites"},
@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "zoo": {"inits"},
     "benchmarks": {"batches", "data", "probes", "results", "speed", "many", "training", "experiments", "requests"},
 }
-NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"basics", "suites", "results", "plots", "verdicts", "forest"}, "story_": {"suites", "results", "plots", "claims", "verdicts", "forest"}, "index": {"basics", "suites", "results", "plots", "verdicts"}, "lesson": set(), "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
+NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"basics", "suites", "results", "plots", "verdicts", "forest"}, "story_": {"suites", "results", "plots", "claims", "verdicts", "forest"}, "index": {"basics", "suites", "results", "plots", "claims", "verdicts"}, "lesson": set(), "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
 
 
 def cells(path, kind="code"):

@@ -14,7 +14,7 @@ from .basics import pick
 from .suites import SUITES
 
 # %% ../nbs/09_claims.ipynb #c1a00006
-MARGIN = dict(mnist=.01, cifar10=.02, cifar100=.02, tiny_imagenet=.02) # of accuracy
+MARGIN = dict(mnist=.01, cifar10=.02, cifar100=.02, tiny_imagenet=.02, digits=.02) # of accuracy
 
 # %% ../nbs/09_claims.ipynb #c1a00009
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def claim(
 # %% ../nbs/09_claims.ipynb #c1a00020
 _PLACES = [("fnn", "mnist", "unseen-mnist", "unseen-mnist"), ("cnn", "mnist", "schicho-mnist", "schicho-mnist"),
            ("fnn", "cifar10", "schicho-cifar", "schicho-cifar"), ("cnn", "cifar10", "schicho-cifar", "schicho-cifar")] # model, data, suite, the linear model's suite
-DATA = dict(mnist="MNIST", cifar10="CIFAR-10", cifar100="CIFAR-100", tiny_imagenet="Tiny ImageNet")
+_DIGITS = [("fnn", "digits", "demo", "demo")] # `make demo`: the same questions, asked of a toy
+DATA = dict(digits="digits", mnist="MNIST", cifar10="CIFAR-10", cifar100="CIFAR-100", tiny_imagenet="Tiny ImageNet")
 BIASES = dict(bias_normal="N(0, 1)", bias_uniform="U[0, 1)")
 
 # %% ../nbs/09_claims.ipynb #c1a00021
@@ -89,19 +90,22 @@ def _start(model, data, suite, init, args=None): return Runs(suite, dict(model=m
 
 # %% ../nbs/09_claims.ipynb #c1a00023
 @claim("S1", "schicho2023", "With zero weights and zero biases a network does not beat the linear baseline", "figures 7 and 10")
-def _s1(): return [Check(_place(m, d), _start(m, d, s, "zero"), _linear(d, l), **below(), than="the linear model") for m, d, s, l in _PLACES]
+def _s1():
+    def checks(places): return [Check(_place(m, d), _start(m, d, s, "zero"), _linear(d, l), **below(), than="the linear model") for m, d, s, l in places]
+    return checks(_PLACES), checks(_DIGITS)
 
 # %% ../nbs/09_claims.ipynb #c1a00024
 @claim("S2", "schicho2023", "Random biases break the symmetry: accuracy above the linear baseline", "figures 3, 5, 8 and 9")
 def _s2():
-    return [Check(f"{_place(m, d)}, {w}", _start(m, d, s, i), _linear(d, l), **above(), than="the linear model") for m, d, s, l in _PLACES for i, w in BIASES.items()]
+    def checks(places): return [Check(f"{_place(m, d)}, {w}", _start(m, d, s, i), _linear(d, l), **above(), than="the linear model") for m, d, s, l in places for i, w in BIASES.items()]
+    return checks(_PLACES), checks(_DIGITS)
 
 # %% ../nbs/09_claims.ipynb #c1a00025
 @claim("S3", "schicho2023", "... and close to default initialisation, with a gap", "figures 3, 5, 8, 9 and 11")
 def _s3():
-    each = [(f"{_place(m, d)}, {w}", d, _start(m, d, s, i), _start(m, d, s, "default")) for m, d, s, _ in _PLACES for i, w in BIASES.items()]
-    near = [Check(f"{name}: close", ours, default, **close(MARGIN[d]), than="default") for name, d, ours, default in each]
-    return near + [Check(f"{name}: a gap", ours, default, **below(), than="default", limit=f"no gap: {name}") for name, d, ours, default in each]
+    def each(places): return [(f"{_place(m, d)}, {w}", d, _start(m, d, s, i), _start(m, d, s, "default")) for m, d, s, _ in places for i, w in BIASES.items()]
+    def near(places): return [Check(f"{name}: close", ours, default, **close(MARGIN[d]), than="default") for name, d, ours, default in each(places)]
+    return near(_PLACES) + [Check(f"{name}: a gap", ours, default, **below(), than="default", limit=f"no gap: {name}") for name, d, ours, default in each(_PLACES)], near(_DIGITS)
 
 # %% ../nbs/09_claims.ipynb #c1a00028
 @claim("S4", "schicho2023", "Biases times 100 make training unstable, times 0.01 does no harm", "figures 4 and 6")

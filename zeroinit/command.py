@@ -54,11 +54,12 @@ def _status(a):
 # %% ../nbs/08_command.ipynb #20941030
 def _report(a):
     from zeroinit.report import report, table
+    from zeroinit.verdicts import spoken
     if not a.out and (a.suite or a.results_root != "results"):
         raise Refused("--suite and --results-root go with --out: the project's own figures are drawn from its own records")
     text = table(a.results_root, a.suite)
     for path in report(a.out, a.results_root, a.suite): print(os.path.relpath(path))
-    print(text)
+    print("\n".join([text, *spoken(a.results_root, a.suite)]))
 
 # %% ../nbs/08_command.ipynb #5b3e9d70
 def _completion(a):

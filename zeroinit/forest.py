@@ -22,7 +22,7 @@ def _line(ax, y, e): # axes, height, a row of `verdicts.effects`
     "A check: what was asked, what was found."
     color, marker = ANSWERS[e.answer]
     ax.barh(y, 100*(min(e.wanted_high, 2) - max(e.wanted_low, -2)), left=100*max(e.wanted_low, -2), height=.8, color=_PALETTE[9], alpha=.22, lw=0)
-    ax.errorbar(100*e.estimate, y, [[100*(e.estimate - e.low)], [100*(e.high - e.estimate)]], fmt=marker, ms=5, color=color, mfc=color if e.size == "full" else "white", capsize=2, zorder=4)
+    ax.errorbar(100*e.estimate, y, xerr=[[100*(e.estimate - e.low)], [100*(e.high - e.estimate)]], fmt=marker, ms=5, color=color, mfc=color if e.size == "full" else "white", capsize=2, zorder=4)
     if pd.notna(e.published): ax.plot(100*e.published, y, "d", ms=7, mfc="none", mec="black", zorder=3)
 
 # %% ../nbs/10_forest.ipynb #e1a00008
@@ -43,7 +43,8 @@ def forest(
     ax.set_xscale("symlog", linthresh=2, linscale=1.2)
     ticks = [-80, -20, -5, -2, -1, 0, 1, 2, 5, 20, 80]
     ax.set_xticks(ticks, [f"{t:+d}".replace("-", "−") if t else "0" for t in ticks], fontsize=8)
-    ax.set(xlim=(-120, 120), ylim=(len(rows) - .5, -.5), xlabel="difference in points of test accuracy")
+    ax.set(xlim=(-120, 120), ylim=(len(rows) - .5, -.5))
+    ax.set_xlabel("difference in points of test accuracy", fontsize=9)
     ax.grid(False, axis="y")
     for answer, (color, marker) in ANSWERS.items(): ax.plot([], [], marker, color=color, label=answer)
     ax.plot([], [], "d", mfc="none", mec="black", label="published")

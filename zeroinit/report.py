@@ -91,10 +91,10 @@ def execute_all(
 
 # %% ../nbs/08_report.ipynb #ac8a9ddf
 def _report_project(nbs, figures):
-    "Figures, lesson and table of schemes, then the index; notebooks and README change only if all of them ran."
+    "Figures, lesson, table of schemes and stories, then the index; notebooks and README change only if all of them ran."
     from nbdev.clean import nbdev_clean
     with tempfile.TemporaryDirectory() as d:
-        told = [nbs/f"{n}.ipynb" for n in ("lesson", "schemes") if (nbs/f"{n}.ipynb").exists()]
+        told = [nbs/f"{n}.ipynb" for n in ("lesson", "schemes") if (nbs/f"{n}.ipynb").exists()] + sorted(nbs.glob("story_*.ipynb"))
         done = execute_all([*figures, *told], Path(d)) + execute_all([nbs/"index.ipynb"], Path(d))
         made = [Path(shutil.copyfile(nb, nbs/nb.name)) for nb in done]
     nbdev_clean(str(nbs))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HOLDS', 'LIMITED', 'FAILS', 'UNTESTED', 'UNDECIDED', 'in_order', 'Evidence', 'Outcome', 'look', 'answers', 'decide',
            'verdict_of', 'Judged', 'judge', 'points', 'in_words', 'headline', 'limits_of', 'wanting', 'sentence',
-           'stability', 'published_difference', 'agreement', 'verdicts', 'effects']
+           'stability', 'published_difference', 'agreement', 'verdicts', 'effects', 'spoken', 'told']
 
 # %% ../nbs/09_verdicts.ipynb #d1a00003
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import numpy as np
 from .claims import CLAIMS, Claim, Runs
 from .comparisons import Effect, effect, holm, moments, p_values, prediction, seeds_needed
 from .results import METRICS, config_hash, published, records, scheme_label, scores, to_frame, woken
-from .suites import SUITES
+from .suites import SUITES, of_suite
 
 # %% ../nbs/09_verdicts.ipynb #d1a00006
 def in_order(record)->bool: # of `results.records`
@@ -115,13 +115,13 @@ class Judged:
     outcomes: list # of its checks at full length
     reduced: list # of the smaller runs
     verdict: str
-    at_reduced: str # what the smaller runs alone would say; "": there are none
+    at_reduced: str # what the smaller runs alone would say; "": none was measured
 
 # %% ../nbs/09_verdicts.ipynb #d1a00025
 _SIGN = dict(yes=1, no=-1)
 def _signs(outcomes, limits): return [_SIGN.get(o.answer, 0) for o in outcomes if bool(o.check.limit) == limits]
 def _judged(c, outcomes, reduced):
-    small = verdict_of(_signs(reduced, False), _signs(reduced, True)) if reduced else ""
+    small = verdict_of(_signs(reduced, False), _signs(reduced, True)) if any(o.answer != "missing" for o in reduced) else ""
     return Judged(c, outcomes, reduced, verdict_of(_signs(outcomes, False), _signs(outcomes, True), c.untested), small)
 
 # %% ../nbs/09_verdicts.ipynb #d1a00026
@@ -278,7 +278,7 @@ def agreement(
 def verdicts(
     root="results", # folder of records
     found=None, # records that were read already
-): # pandas frame, a row a claim: claim, statement, source, published, ours, verdict, as_published, reduced, same_verdict, sentence
+): # pandas frame, a row a claim: claim, statement, source, so_far, published, ours, verdict, as_published, reduced, same_verdict, sentence
     "The verdict on every claim."
     import pandas as pd
     evidence = Evidence(records(root) if found is None else found)
@@ -288,7 +288,7 @@ def verdicts(
 def _verdict_row(i, j, theirs, share):
     top = headline(j)
     said = published_difference(top.check) if top and top.effect else None
-    return dict(claim=i, statement=j.claim.statement, source=j.claim.source, published="" if said is None else points(said), ours=_measured(top) if top else "", verdict=j.verdict,
+    return dict(claim=i, statement=j.claim.statement, source=j.claim.source, so_far=_count(j.outcomes), published="" if said is None else points(said), ours=_measured(top) if top else "", verdict=j.verdict,
                 as_published=theirs.verdict, reduced=j.at_reduced, same_verdict=share, sentence=sentence(j))
 
 # %% ../nbs/09_verdicts.ipynb #d1a00055
@@ -307,3 +307,27 @@ def effects(
                 rows.append(dict(claim=i, check=c.name, than=c.than, protocol=protocol, size=size, limit=bool(c.limit), estimate=e.estimate, low=e.low, high=e.high, n=e.n, wanted_low=c.low,
                                  wanted_high=c.high, answer=o.answer, p_yes=e.p_yes, p_no=e.p_no, level=o.level, published=published_difference(c)))
     return pd.DataFrame(rows, columns="claim check than protocol size limit estimate low high n wanted_low wanted_high answer p_yes p_no level published".split())
+
+# %% ../nbs/09_verdicts.ipynb #d1a00064
+def spoken(
+    root="results", # folder of records
+    suite:str=None, # only this one's runs; None: all there are
+)->list: # lines
+    "Of each claim of which anything was measured: the verdict and its sentence."
+    found = records(root)
+    judged = judge(Evidence(of_suite(found, suite) if suite else found))
+    return [f"{i} {j.at_reduced + ' at a reduced size' if j.verdict in (UNDECIDED, UNTESTED) and j.at_reduced else j.verdict}: {sentence(j)}" for i, j in judged.items() if headline(j)]
+
+# %% ../nbs/09_verdicts.ipynb #d1a00061
+def told(
+    ids, # claims, as ["S1", "S2"]
+    found, # list of `results.records`
+): # Markdown, to be shown by a notebook
+    "What some claims say, their verdicts, and the numbers, as text."
+    from IPython.display import Markdown
+    clean, theirs = judge(Evidence(found)), judge(Evidence(found), "published")
+    def block(j, as_published):
+        also = f" With the works' own procedure: {as_published.verdict}." if any(o.effect for o in as_published.outcomes) else ""
+        small = f" At a reduced size alone: {j.at_reduced}." if j.at_reduced else ""
+        return f"**{j.claim.id}. {j.claim.statement}** ({j.claim.source}): ***{j.verdict}***: {sentence(j)}{also}{small}"
+    return Markdown("\n\n".join(block(clean[i], theirs[i]) for i in ids))
