@@ -44,7 +44,8 @@ MAY_IMPORT = {
     "cluster": {"engines", "experiments", "results", "data"},  # data: to send it
     "sweep": {"suites", "speed", "engines", "cluster", "experiments", "results", "data"},  # data: to say once, before the first run, that it is missing
     "report": {"suites", "engines", "results"},
-    "command": {"suites", "sweep", "report", "results", "verdicts"},
+    "export": {"probes", "results", "suites"},
+    "command": {"suites", "sweep", "report", "results", "verdicts", "export"},
     "plots": {"results", "probes"},  # probes: the names of the statistics it draws
     "comparisons": set(),  # statistics, of anything
     "claims": {"suites"},

@@ -61,6 +61,12 @@ def _report(a):
     for path in report(a.out, a.results_root, a.suite): print(os.path.relpath(path))
     print("\n".join([text, *spoken(a.results_root, a.suite)]))
 
+# %% ../nbs/08_command.ipynb #6b169b39
+def _export(a):
+    from zeroinit.export import tensorboard
+    made = tensorboard(a.out, a.results_root, a.suite)
+    print(f"{len(made)} runs; look at them with: tensorboard --logdir {a.out}")
+
 # %% ../nbs/08_command.ipynb #5b3e9d70
 def _completion(a):
     try: import shtab
@@ -89,6 +95,9 @@ def parser(
     command("report", _report, "execute the figure notebooks, rebuild the README, print the table", "report --suite demo --results-root demo/results --out demo", results,
             ("--out", dict(metavar="DIR", help="write pictures and executed notebooks here and leave the project's own alone")),
             ("--suite", dict(help="draw the figures for this suite (with --out)", choices=suites)))
+    command("export", _export, "records as event files for TensorBoard", "export tensorboard --suite schicho-mnist --out runs && tensorboard --logdir runs",
+            ("format", dict(choices=("tensorboard",))), results, ("--out", dict(default=".runs/tensorboard", metavar="DIR", help="folder for the files (default: .runs/tensorboard)")),
+            ("--suite", dict(help="only this suite's runs", choices=suites)))
     command("completion", _completion, "a script that completes this command in a shell", "completion bash > ~/.local/share/bash-completion/completions/zeroinit",
             ("shell", dict(choices=("bash", "zsh", "tcsh"))))
     return p
