@@ -9,6 +9,7 @@ __all__ = ['readme', 'execute', 'table', 'execute_all', 'report']
 import os, re, shutil, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch # of the environment, for a while
 
 from .basics import Refused, at_root, atomic, root
 from .engines import cores
@@ -81,21 +82,21 @@ def execute_all(
     parameters:dict=None, # for their parameters cells
     some:bool=False, # leave out, with a line, those that have nothing to draw
 )->list: # their paths
-    "Execute notebooks, as many at a time as there are cores."
+    "Execute notebooks, as many at a time as there are cores, each on one: beside each other, threads that wait for threads cost most of the time."
     def one(nb):
         try: return execute(nb, out/nb.name, parameters)
         except Refused as e:
             if not some or "NothingToDraw" not in str(e): raise
             print(f"{nb.stem} is left out: {str(e).split('NothingToDraw: ')[-1]}", flush=True)
-    with ThreadPoolExecutor(cores()) as pool: return [made for made in pool.map(one, notebooks) if made]
+    with patch.dict(os.environ, OMP_NUM_THREADS="1"), ThreadPoolExecutor(cores()) as pool: return [made for made in pool.map(one, notebooks) if made]
 
 # %% ../nbs/08_report.ipynb #ac8a9ddf
 def _report_project(nbs, figures):
     "Figures, lesson, table of schemes and stories, then the index; notebooks and README change only if all of them ran."
     from nbdev.clean import nbdev_clean
     with tempfile.TemporaryDirectory() as d:
-        told = [nbs/f"{n}.ipynb" for n in ("lesson", "schemes") if (nbs/f"{n}.ipynb").exists()] + sorted(nbs.glob("story_*.ipynb"))
-        done = execute_all([*figures, *told], Path(d)) + execute_all([nbs/"index.ipynb"], Path(d))
+        longest = [nbs/f"{n}.ipynb" for n in ("lesson", "schemes") if (nbs/f"{n}.ipynb").exists()]
+        done = execute_all([*longest, *figures, *sorted(nbs.glob("story_*.ipynb")), nbs/"index.ipynb"], Path(d))
         made = [Path(shutil.copyfile(nb, nbs/nb.name)) for nb in done]
     nbdev_clean(str(nbs))
     return [*made, readme()]
