@@ -20,7 +20,7 @@ def t_statistic(
 ): # of the same shape as `estimate`
     "By how many standard errors an estimate lies above a bound; infinite where it is exact, and 0 exactly on the bound."
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(error > 0, (estimate - bound)/error, np.where(estimate == bound, 0., np.copysign(np.inf, estimate - bound)))
+        return np.where(error == 0, np.where(np.abs(estimate - bound) < 1e-12, 0., np.copysign(np.inf, estimate - bound)), (estimate - bound)/error)
 
 # %% ../nbs/09_comparisons.ipynb #c0a00008
 def moments(
@@ -62,7 +62,7 @@ def p_values(
     above, below = t_statistic(mean, error, low), t_statistic(mean, error, high)
     inside = [t.sf(above, df)] * math.isfinite(low) + [t.cdf(below, df)] * math.isfinite(high)
     outside = [t.cdf(above, df)] * math.isfinite(low) + [t.sf(below, df)] * math.isfinite(high)
-    return np.max(inside, axis=0), np.minimum(1., len(outside)*np.min(outside, axis=0))
+    return np.nan_to_num(np.max(inside, axis=0), nan=1.), np.minimum(1., np.nan_to_num(len(outside)*np.min(outside, axis=0), nan=1.))
 
 # %% ../nbs/09_comparisons.ipynb #c0a00013
 def effect(
@@ -121,6 +121,7 @@ def seeds_needed(
     bounds = [b for b in (low, high) if math.isfinite(b)]
     if low < e.estimate < high: away, wanted = min(abs(e.estimate - b) for b in bounds), 1 - (1 - wanted)/len(bounds) # both bounds must be passed
     else: away, level = max(low - e.estimate, e.estimate - high), level/len(bounds)
+    if away < 1e-12: return None # on the bound
     if away > 20*e.spread: return 2
     n = np.arange(2, most + 1)
     enough = n[power(away/e.spread, n, level) >= wanted]

@@ -15,7 +15,7 @@ from .plots import NAMES, NothingToDraw, _PALETTE, _curve, _sign, caption, color
 from .results import to_frame
 
 # %% ../nbs/10_forest.ipynb #e1a00006
-ANSWERS = {"yes": (_PALETTE[0], "o"), "no": (_PALETTE[3], "s"), "open": ("0.45", "D")} # colour, marker
+ANSWERS = {"yes": (_PALETTE[0], "o"), "no": (_PALETTE[3], "s"), "open": ("0.45", "D"), "missing": ("0.7", "v")} # colour, marker; open: neither; missing: some of its runs
 
 # %% ../nbs/10_forest.ipynb #e1a00007
 def _line(ax, y, e): # axes, height, a row of `verdicts.effects`
@@ -46,7 +46,8 @@ def forest(
     ax.set(xlim=(-120, 120), ylim=(len(rows) - .5, -.5))
     ax.set_xlabel("difference in points of test accuracy", fontsize=9)
     ax.grid(False, axis="y")
-    for answer, (color, marker) in ANSWERS.items(): ax.plot([], [], marker, color=color, label=answer)
+    for answer, (color, marker) in ANSWERS.items():
+        if answer in set(rows.answer): ax.plot([], [], marker, color=color, label=dict(open="neither", missing="runs missing").get(answer, answer))
     ax.plot([], [], "d", mfc="none", mec="black", label="published")
     ax.legend(loc="lower left", fontsize=8, ncols=4, bbox_to_anchor=(0, 1))
     fig.suptitle("\n".join(textwrap.wrap(title, 90)), fontsize=12)

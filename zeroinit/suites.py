@@ -73,7 +73,8 @@ RESNETS = [*[dict(init=i) for i in ("default", "published_resnet50_normal", "pub
 @suite("S6")
 def schicho_resnet50():
     "Schicho (2023), figure 11: the ResNet-50 on CIFAR-10 as its code did, as claimed, and with random shifts; for a CUDA machine."
-    return _both(5, RESNETS, model="resnet50", dataset="cifar10", both_modes=True, probe_steps=0)
+    runs = _both(5, RESNETS, model="resnet50", dataset="cifar10", both_modes=True, probe_steps=0)
+    return [*runs, *[(replace(e, model="logistic", both_modes=False), s) for e, s in runs if e.init == "default"]] # the linear model on the same images for the same steps
 
 # %% ../nbs/07_suites.ipynb #a6e94263
 @suite("S1 S2 S3 S4 J2")

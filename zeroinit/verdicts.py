@@ -21,16 +21,18 @@ from .suites import SUITES, of_suite
 def in_order(record)->bool: # of `results.records`
     "Did the layers wake from the output to the input, one at each update?"
     updates = [update for update, _ in woken(record).values()]
-    return updates == list(range(len(updates), 0, -1))
+    return bool(updates) and updates == list(range(len(updates), 0, -1))
 
 # %% ../nbs/09_verdicts.ipynb #d1a00008
 class Evidence:
     "Scores and orders of waking, by experiment and seed."
     def __init__(self, found): # list of `results.records`
         self.scores, self.orders = {}, {}
-        for r in scores(to_frame(found)).itertuples() if found else (): self.scores.setdefault(r.hash, {})[r.seed] = r.score
+        scored = [r for r in found if any(h.get("test_acc") is not None for h in r["history"])]
+        for r in scores(to_frame(scored)).itertuples() if scored else ():
+            if np.isfinite(r.score): self.scores.setdefault(r.hash, {})[r.seed] = r.score # a run without an accuracy is missing, and is said to be
         for r in found:
-            if "wake" in r["probes"]: self.orders.setdefault(config_hash(r["config"]), {})[r["seed"]] = in_order(r)
+            if {"wake", "symmetry"} <= set(r["probes"]): self.orders.setdefault(config_hash(r["config"]), {})[r["seed"]] = in_order(r)
     def of(self, runs, protocol, what="scores"): # value by seed; {}: nothing yet
         e, seeds = runs.of(protocol) or (None, ())
         there = getattr(self, what).get(e.hash, {}) if e else {}
@@ -48,7 +50,7 @@ class Outcome:
     sample: tuple = () # (ours,) or (ours, theirs): what the effect was computed from
     orders: tuple = () # of an order: has it, seed by seed
     missing: int = 0 # runs that are not there yet
-    answer: str = "missing" # yes, no, open or missing
+    answer: str = "missing" # yes, no, open, missing (some of its runs), or not asked (it has no runs in this protocol)
     level: float = None # at which it was, or would be next, tested
     more: int = None # seeds in all that would decide, if it is open; None: more than a thousand
 
@@ -60,6 +62,7 @@ def look(
 )->Outcome: # without an answer, which depends on the other checks
     "Gather what there is."
     against = check.against
+    if any(isinstance(r, Runs) and r.of(protocol) is None for r in (check.ours, against)): return Outcome(check, answer="not asked")
     missing = evidence.missing(check.ours, protocol) + (evidence.missing(against, protocol) if isinstance(against, Runs) else 0)
     if against is None: return Outcome(check, orders=tuple(evidence.of(check.ours, protocol, "orders").values()), missing=missing)
     ours, theirs = evidence.of(check.ours, protocol), evidence.of(against, protocol) if isinstance(against, Runs) else against
@@ -81,14 +84,14 @@ def decide(
     outcomes:list, # of `look`, all of one work
 )->list: # the same, with their answers
     "Answer a family of checks."
-    asked = [o for o in outcomes if o.check.against is not None]
-    yes, no = ([getattr(o.effect, p) if o.effect else 1. for o in asked] for p in ("p_yes", "p_no"))
+    asked = [o for o in outcomes if o.check.against is not None and o.answer != "not asked"]
+    yes, no = ([getattr(o.effect, p) if o.effect and not o.missing else 1. for o in asked] for p in ("p_yes", "p_no"))
     for o, a, at in zip(asked, answers(yes, no), np.minimum(holm(yes)[1], holm(no)[1])):
         o.level = float(at)
-        if o.effect: o.answer = {1: "yes", -1: "no", 0: "open"}[int(a)]
+        if o.effect and not o.missing: o.answer = {1: "yes", -1: "no", 0: "open"}[int(a)]
         if o.answer == "open": o.more = seeds_needed(o.effect, o.check.low, o.check.high, o.level)
     for o in outcomes:
-        if len(o.orders) > 1: o.answer = "yes" if all(o.orders) else "no"
+        if o.orders and not (all(o.orders) and o.missing): o.answer = "yes" if all(o.orders) else "no"
     return outcomes
 
 # %% ../nbs/09_verdicts.ipynb #d1a00021
@@ -96,15 +99,16 @@ HOLDS, LIMITED, FAILS, UNTESTED, UNDECIDED = "holds", "holds with a limit", "doe
 
 # %% ../nbs/09_verdicts.ipynb #d1a00022
 def verdict_of(
-    own, # 1 yes, -1 no, 0 open or missing: of the claim's own checks
+    parts, # a list for each part of the claim: 1 yes, -1 no, 0 open or missing
     limits=(), # the same, of the checks of its reach
     untested:str="", # why the published experiment is no test, if it is none
 )->str: # one of the five
     "The verdict that the answers force; undecided where they force none."
-    own, limits = list(own), list(limits)
-    if all(a == -1 for a in own): return FAILS
-    if 1 in own and (-1 in own or -1 in limits): return LIMITED
-    if all(a == 1 for a in own + limits): return HOLDS
+    own, limits = [a for part in parts for a in part], list(limits)
+    if any(part.count(-1) > len(part)/2 for part in parts): return FAILS
+    refuted = any(part.count(-1) + part.count(0) > len(part)/2 for part in parts) # could a part still be?
+    if -1 in own + limits and not refuted: return LIMITED
+    if own and all(a == 1 for a in own + limits): return HOLDS
     return UNTESTED if untested else UNDECIDED
 
 # %% ../nbs/09_verdicts.ipynb #d1a00024
@@ -119,10 +123,17 @@ class Judged:
 
 # %% ../nbs/09_verdicts.ipynb #d1a00025
 _SIGN = dict(yes=1, no=-1)
-def _signs(outcomes, limits): return [_SIGN.get(o.answer, 0) for o in outcomes if bool(o.check.limit) == limits]
+def _split(outcomes, signs): # parts, limits: of `verdict_of`
+    parts = {}
+    for o, a in zip(outcomes, signs):
+        if not o.check.limit: parts.setdefault(o.check.part, []).append(a)
+    return [*parts.values()], [a for o, a in zip(outcomes, signs) if o.check.limit]
+def _verdict(outcomes, untested=""):
+    outcomes = [o for o in outcomes if o.answer != "not asked"]
+    return verdict_of(*_split(outcomes, [_SIGN.get(o.answer, 0) for o in outcomes]), untested)
 def _judged(c, outcomes, reduced):
-    small = verdict_of(_signs(reduced, False), _signs(reduced, True)) if any(o.answer != "missing" for o in reduced) else ""
-    return Judged(c, outcomes, reduced, verdict_of(_signs(outcomes, False), _signs(outcomes, True), c.untested), small)
+    small = _verdict(reduced) if any(o.effect or o.orders for o in reduced) else ""
+    return Judged(c, outcomes, reduced, _verdict(outcomes, c.untested), small)
 
 # %% ../nbs/09_verdicts.ipynb #d1a00026
 def judge(
@@ -155,20 +166,22 @@ def headline(
     "The outcome that stands for a claim: of its own checks one that gave the verdict, else one that was measured, at a reduced size if need be."
     wanted = ["no", "yes"] if j.verdict == FAILS else ["yes", "no"]
     own = [o for o in j.outcomes if not o.check.limit]
-    ranked = [o for a in [*wanted, "open"] for o in own if o.answer == a] + [o for o in j.reduced if not o.check.limit and o.effect]
+    if j.verdict in (UNDECIDED, UNTESTED): wanted = ["open", "no", "yes"] # what stands in the way
+    ranked = [o for a in [*wanted, "open"] for o in own if o.answer == a] + [o for o in own if o.effect] + [o for o in j.reduced if not o.check.limit and o.effect]
     return ranked[0] if ranked else None
 
 # %% ../nbs/09_verdicts.ipynb #d1a00032
-def _measured(o):
-    "A headline's numbers."
-    if o.effect: return f"{o.check.name}: {in_words(o.effect)} points against {o.check.than}"
-    return f"{o.check.name}: {sum(o.orders)} of {len(o.orders)} seeds wake in this order"
+def _measured(o, j=None):
+    "A headline's numbers, marked if they are of reduced runs."
+    small = "at a reduced size, " if j and any(o is r for r in j.reduced) else ""
+    if o.effect: return f"{small}{o.check.name}: {in_words(o.effect)} points against {o.check.than}"
+    return f"{small}{o.check.name}: {sum(o.orders)} of {len(o.orders)} seeds wake in this order"
 
 # %% ../nbs/09_verdicts.ipynb #d1a00034
 def _count(outcomes):
     "How many checks say what."
     by = {a: sum(o.answer == a for o in outcomes) for a in ("yes", "no", "open", "missing")}
-    words = [f"{by['yes']} of {len(outcomes)} checks say yes", by["no"] and f"{by['no']} no", by["open"] and f"{by['open']} nothing yet", by["missing"] and f"{by['missing']} not run"]
+    words = [f"{by['yes']} of {len(outcomes)} checks say yes", by["no"] and f"{by['no']} no", by["open"] and f"{by['open']} neither", by["missing"] and f"{by['missing']} want runs"]
     return ", ".join(w for w in words if w)
 def limits_of(
     j:Judged,
@@ -186,7 +199,7 @@ def wanting(
     for o in j.outcomes:
         for r in (o.check.ours, o.check.against):
             if o.answer == "missing" and o.missing and isinstance(r, Runs): runs.setdefault(r.suite, None)
-    more = [f"{'over a thousand' if o.more is None else o.more} seeds of {o.check.name} ({o.effect.n} so far)" for o in j.outcomes if o.answer == "open"]
+    more = [f"{'over a thousand' if o.more is None else max(2, o.more - o.effect.n)} further seeds of {o.check.name}" for o in j.outcomes if o.answer == "open"]
     return [*[f"`zeroinit run {s}`" for s in runs], *more]
 
 # %% ../nbs/09_verdicts.ipynb #d1a00038
@@ -195,46 +208,50 @@ def sentence(
 )->str:
     "A claim's verdict in one sentence, from its numbers."
     top = headline(j)
-    small = "at a reduced size, " if top and any(top is o for o in j.reduced) else ""
-    parts = [small + _measured(top) if top else "nothing was measured yet", _count(j.outcomes)]
+    parts = [_measured(top, j) if top else "nothing was measured yet", _count(j.outcomes)]
     parts += [f"the published experiment is no test: {j.claim.untested}"]*bool(j.claim.untested)
     parts += [f"limits: {', '.join(limits_of(j))}"]*bool(limits_of(j)) + [f"wanted: {', '.join(wanting(j))}"]*bool(wanting(j))
     return "; ".join(parts) + "."
 
 # %% ../nbs/09_verdicts.ipynb #d1a00041
-def _drawn(outcome, draws, rng):
-    "p values of an outcome, of seeds drawn anew: (draws,) each; ones where there is nothing to draw from."
-    if outcome.effect is None: return np.ones(draws), np.ones(draws)
-    again = [x[rng.integers(0, len(x), (draws, len(x)))] for x in outcome.sample]
-    return p_values(*moments(*again), outcome.check.low, outcome.check.high)
+def _drawn(outcome, index): # an Outcome; index(n): (draws, n) places of seeds
+    "p values of an outcome, of seeds drawn anew: (draws,) each; ones where there is no answer to repeat."
+    if outcome.effect is None or outcome.missing: return np.ones(len(index(2))), np.ones(len(index(2)))
+    return p_values(*moments(*[x[index(len(x))] for x in outcome.sample]), outcome.check.low, outcome.check.high)
+def _indices(draws, seed):
+    "The same draw of seeds for every check with as many of them."
+    rng, kept = np.random.default_rng(seed), {}
+    return lambda n: kept.setdefault(n, rng.integers(0, n, (draws, n)))
 
 # %% ../nbs/09_verdicts.ipynb #d1a00043
 def stability(
     judged:dict, # of `judge`
     draws:int=1000, # of seeds, with replacement
     seed:int=0, # of the drawing
-)->dict: # claim's id: share of draws with the same verdict; None: nothing was measured
+)->dict: # claim's id: share of draws with the same verdict; None: no numbers decided it
     "How often would the verdict be the same, had other seeds been drawn?"
-    rng, shares = np.random.default_rng(seed), {}
+    shares, index = {}, _indices(draws, seed)
     for work in dict.fromkeys(j.claim.work for j in judged.values()):
         own = [(i, o) for i, j in judged.items() if j.claim.work == work for o in j.outcomes]
-        asked = [k for k, (_, o) in enumerate(own) if o.check.against is not None]
+        asked = [k for k, (_, o) in enumerate(own) if o.check.against is not None and o.answer != "not asked"]
         signs = np.array([[_SIGN.get(o.answer, 0) for _, o in own]]*draws)
-        p_yes, p_no = zip(*[_drawn(own[k][1], draws, rng) for k in asked])
+        p_yes, p_no = zip(*[_drawn(own[k][1], index) for k in asked])
         signs[:, asked] = answers(np.stack(p_yes, 1), np.stack(p_no, 1))
         for i in dict.fromkeys(i for i, _ in own): shares[i] = _share(judged[i], signs[:, [k for k, (x, _) in enumerate(own) if x == i]])
     return shares
 def _share(j, signs):
-    if not any(o.effect or o.orders for o in j.outcomes): return None
-    limit = np.array([bool(o.check.limit) for o in j.outcomes])
-    return float(np.mean([verdict_of(row[~limit], row[limit], j.claim.untested) == j.verdict for row in signs]))
+    if j.verdict in (UNDECIDED, UNTESTED) or not any(o.effect for o in j.outcomes): return None
+    return float(np.mean([verdict_of(*_split(j.outcomes, row.tolist()), j.claim.untested) == j.verdict for row in signs]))
 
 # %% ../nbs/09_verdicts.ipynb #d1a00046
+def _as_schemes(table): # of `published`
+    return table.assign(scheme=table.scheme.replace({"stem and head zero with normal bias": "published_resnet50_normal", "stem and head zero with uniform bias": "published_resnet50_uniform",
+                                                     "all zero including normalization with noise": "transient_noise(zero_norm=True)"}))
 def _published_value(side): # a `claims.Runs`, or a number
     "The published accuracy of a check's side; None: there is none."
     if not isinstance(side, Runs): return side
     want = {"init_args": None, **side.settings}
-    p = published()
+    p = _as_schemes(published().sort_values("metric", key=lambda m: m.str.startswith("max"), kind="stable")) # the best of many epochs last
     p = p[(p.dataset == want["dataset"]) & (p.model == want["model"]) & (p.scheme == scheme_label(want["init"], want["init_args"]))]
     return None if p.empty else float(p.value.iloc[0])
 def published_difference(
@@ -252,8 +269,7 @@ def _spread(row): # of `published`
     return row.half_width if "(sd)" in row.read_from else row.half_width*row.runs**.5/t.ppf(.975, row.runs - 1)
 def _of_published(frame, row):
     "Our runs of a published number's experiment, at its length."
-    names = {"stem and head zero with normal bias": "published_resnet50_normal", "stem and head zero with uniform bias": "published_resnet50_uniform"}
-    kept = frame[(frame.protocol == "published") & (frame.dataset == row.dataset) & (frame.model == row.model) & (frame.scheme == names.get(row.scheme, row.scheme))]
+    kept = frame[(frame.protocol == "published") & (frame.dataset == row.dataset) & (frame.model == row.model) & (frame.scheme == row.scheme)]
     return kept[(kept.epochs == row.epochs) & kept.train_size.isna()]
 
 # %% ../nbs/09_verdicts.ipynb #d1a00050
@@ -265,7 +281,7 @@ def agreement(
     held = {(e.hash, s) for f in SUITES.values() for e, seeds in f() for s in seeds}
     frame, rows = to_frame(found), []
     kept = frame.loc[[key in held for key in zip(frame["hash"], frame["seed"])]]
-    for row in published().itertuples():
+    for row in _as_schemes(published()).itertuples():
         metric = next(m for m, word in (("last", "last epoch"), ("last50", "last 50"), ("max", "max")) if word in row.metric)
         runs = _of_published(kept, row)
         ours = list(scores(runs, metric).score) if len(runs) else []
@@ -288,8 +304,8 @@ def verdicts(
 def _verdict_row(i, j, theirs, share):
     top = headline(j)
     said = published_difference(top.check) if top and top.effect else None
-    return dict(claim=i, statement=j.claim.statement, source=j.claim.source, so_far=_count(j.outcomes), published="" if said is None else points(said), ours=_measured(top) if top else "", verdict=j.verdict,
-                as_published=theirs.verdict, reduced=j.at_reduced, same_verdict=share, sentence=sentence(j))
+    return dict(claim=i, statement=j.claim.statement, source=j.claim.source, so_far=_count(j.outcomes), published="" if said is None else points(said), ours=_measured(top, j) if top else "", verdict=j.verdict,
+                as_published=theirs.verdict if any(o.effect or o.orders for o in theirs.outcomes) else "", reduced=j.at_reduced, same_verdict=share, sentence=sentence(j))
 
 # %% ../nbs/09_verdicts.ipynb #d1a00055
 def effects(
