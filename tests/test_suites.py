@@ -217,6 +217,7 @@ def test_two_drivers_share_a_suite(go, completes, tmp_path):
     said = [p.communicate(timeout=300) for p in both]
     assert [p.returncode for p in both] == [0, 0], said
     assert sum(out.count(": done, test accuracy") for out, _ in said) == 6  # each run by one of them
+    assert not any("not begun" in out for out, _ in said)  # what the other did is done
     assert all(events.count("start") == events.count("done") == 1 and events.count("epoch") == 40 for events in logs(tmp_path).values())
     completes()
 

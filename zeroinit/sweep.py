@@ -159,6 +159,12 @@ class Tally:
         words = dict(there="done by another process").get(o.kind, o.kind) + (f", {o.text}" if o.text else "")
         print(f"{sum(self.kinds.values())}/{self.total} {o.job.name}: {words}" + (f" ({o.seconds:.1f} s)" if o.seconds else ""), flush=True)
         for note in o.notes: print(f"  note: {note}", flush=True)
+    def settle(self, free): # of the busy ones, those that are free now; others are done by now, and the rest is still to be waited for
+        waited, self.busy = self.busy, []
+        for job in waited:
+            if job in free: continue
+            if job.done and not job.options.get("force"): self.add(Outcome(job, "there"))
+            else: self.busy.append(job)
 
 # %% ../nbs/08_sweep.ipynb #bf9f6335
 def grouped(
@@ -203,11 +209,11 @@ def _carried_out(suite, todo, engine, stopping):
     "Give jobs to an engine until nothing is left; see `run_suite` for what it returns."
     tally, start, todo_forced = Tally(len(todo)), time.perf_counter(), any(j.options.get("force") for j in todo)
     while todo and not stopping() and not tally.kinds["unwritable"]:
-        tally.busy = []
         for outcome in engine(todo):
             tally.add(outcome)
             if outcome.kind == "unwritable": break # so it would be for every other run
         todo = left_by_others(tally.busy, stopping)
+        tally.settle(todo)
     wall, k = time.perf_counter() - start, tally.kinds
     rest = dict(k) | {"not begun": tally.total - k.total()}
     words = [f"{n} {kind}" for kind, n in rest.items() if n > 0 and kind not in ("done", "there")]

@@ -187,7 +187,11 @@ def limits_of(
     j:Judged,
 )->list: # of words
     "What limits a claim that holds: its own checks that say no, and its limits."
-    return list(dict.fromkeys(o.check.limit or f"not {o.check.name}" for o in j.outcomes if o.answer == "no")) if j.verdict == LIMITED else []
+    where = {}
+    for o in j.outcomes if j.verdict == LIMITED else ():
+        what, _, place = o.check.limit.partition(": ") if o.check.limit else ("not", "", o.check.name)
+        if o.answer == "no": where.setdefault(what, []).append(place)
+    return [f"{what}: {', '.join(places)}" if any(places) else what for what, places in where.items()]
 
 # %% ../nbs/09_verdicts.ipynb #d1a00036
 def wanting(
