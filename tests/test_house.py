@@ -115,6 +115,12 @@ def test_notebooks_keep_to_their_rooms(path):
     assert imported("\n".join(cells(path)), "zeroinit") - may - {"initialize", "schemes", "diagnose"} == set()
 
 
+def test_every_name_is_defined_and_used():
+    """A name that only a notebook's test cell imports is there when the notebook runs, and missing in the module."""
+    found = subprocess.run([sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F", "--output-format", "concise", "zeroinit", "tests"], cwd=TOP, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
 def test_table_is_whole():
     assert {p.stem for p in (TOP / "zeroinit").glob("*.py")} - {"__init__", "_modidx"} == set(MAY_IMPORT)
     assert {c.split()[2] for p in LIBRARY for c in cells(p)[:1]} == set(MAY_IMPORT)

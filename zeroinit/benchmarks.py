@@ -22,7 +22,7 @@ from .batches import Batches, augmentation
 from .data import load
 from .probes import Gradients, Symmetry
 from .results import environment
-from .speed import Adam, layout, products
+from .speed import Adam, layout
 from .training import Recipe, fit
 
 # %% ../nbs/13_benchmarks.ipynb #856338c0

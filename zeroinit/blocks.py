@@ -8,7 +8,6 @@ __all__ = ['mlp', 'convnet', 'Residual', 'Bottleneck', 'resnet', 'feed_forward',
 
 # %% ../nbs/01_blocks.ipynb #951a1d14
 from collections import OrderedDict
-from functools import partial
 from typing import Callable, Sequence
 
 import torch

@@ -12,7 +12,6 @@ import torch
 import torch.nn as nn
 import torch.nn.utils.parametrize as parametrize
 
-from .basics import Refused
 from .layers import NORMS, sizes
 from .parts import CHANGES
 from .rules import stream

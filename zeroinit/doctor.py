@@ -21,7 +21,7 @@ from .inits import initialize, inner
 from .layers import EMBEDDINGS, LAYERS, NORMS, is_kind
 from .parts import kind
 from .probes import distinct, effective_rank
-from .watch import OPTIMIZERS, RATIO, Course, course, features_first, rows_of
+from .watch import OPTIMIZERS, RATIO, Course, course, features_first
 
 # %% ../nbs/05_doctor.ipynb #17a2fd16
 def _wake(grads): # update, from 1, of the first gradient that is not exactly zero; None: never

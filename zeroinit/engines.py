@@ -7,7 +7,7 @@ __all__ = ['FULL', 'GIB', 'DATA_GIB', 'LIVES', 'Job', 'Outcome', 'run_notebook',
            'capacity', 'unheard', 'nursery', 'Worker', 'in_processes']
 
 # %% ../nbs/08_engines.ipynb #7f0e4bc3
-import errno, importlib.util, os, queue, signal, sys, threading, time, warnings
+import errno, importlib.util, os, queue, signal, sys, threading, warnings
 from collections import Counter, deque
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +15,7 @@ from multiprocessing import forkserver, get_all_start_methods, get_context
 from multiprocessing.connection import wait
 from threading import Thread
 
-from .basics import Unwritable, at_root, root
+from .basics import Unwritable, root
 from .results import Experiment, beside, is_done, read_record, results_path, run_name
 
 # %% ../nbs/08_engines.ipynb #e1c94a70

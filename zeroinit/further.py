@@ -17,9 +17,9 @@ import torch.nn as nn
 from .basics import Refused, pick
 from .branches import tensors
 from .changes import add_scalar, scale_output
-from .layers import EMBEDDINGS, LAYERS, NORMS, Free, Projection, fan_in, is_kind, sizes
-from .parts import CHANGES, Attention, Site
-from .rules import ZERO, Change, Rule, Untreatable, centre, constant, numbers, partial_identity, padded_identity, scheme, torch_rule, zero_matrix
+from .layers import EMBEDDINGS, LAYERS, NORMS, Free, Projection, fan_in, is_kind
+from .parts import CHANGES
+from .rules import ZERO, Change, Rule, Untreatable, centre, constant, numbers, padded_identity, scheme, torch_rule, zero_matrix
 from .works import filled
 
 # %% ../nbs/02_further.ipynb #4f76aaa3

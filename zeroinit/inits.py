@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-import zeroinit.further # its schemes register themselves
+import zeroinit.further # noqa: F401 (its schemes register themselves)
 from .basics import Refused, pick
 from .changes import ours, undo
 from .layers import LAYERS, Projection, is_kind

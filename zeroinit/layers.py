@@ -6,7 +6,6 @@
 __all__ = ['LAYERS', 'NORMS', 'EMBEDDINGS', 'is_kind', 'fan_in', 'sizes', 'Projection', 'Free']
 
 # %% ../nbs/02_layers.ipynb #ce88af33
-import torch
 import torch.nn as nn
 from torch import Tensor
 

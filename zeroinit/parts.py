@@ -7,11 +7,9 @@ __all__ = ['ROLES', 'PROJECTIONS', 'CHANGES', 'Site', 'Attention', 'plain_name',
 
 # %% ../nbs/02_parts.ipynb #5f20797d
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-import torch
 import torch.nn as nn
 import torch.nn.utils.parametrize as parametrize
 from torch import Tensor

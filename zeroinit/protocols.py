@@ -8,7 +8,7 @@ __all__ = ['CLEAN', 'WORKS', 'PROTOCOLS', 'CIFAR', 'TINY', 'RESNET', 'ROWS', 'WO
 
 # %% ../nbs/07_protocols.ipynb #1a8b524b
 import json, math
-from dataclasses import fields, replace
+from dataclasses import fields
 
 from .basics import Refused, pick
 from .results import DEFAULTS, Experiment

@@ -10,7 +10,7 @@ __all__ = ['DEFAULTS', 'KEYS', 'SEAL', 'ABOUT', 'METRICS', 'Experiment', 'scheme
 
 # %% ../nbs/06_results.ipynb #d98d2768
 import hashlib, json, math, os, platform, re, shutil, subprocess, time, warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 

@@ -10,7 +10,6 @@ __all__ = ['ZERO', 'SCHEMES', 'Rule', 'numbers', 'constant', 'flag', 'normal', '
 # %% ../nbs/02_rules.ipynb #29386ff5
 import hashlib, inspect, math
 from dataclasses import dataclass
-from functools import partial
 from numbers import Real
 from typing import Callable
 

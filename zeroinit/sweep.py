@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .basics import Refused, at_root, pick, writable
-from .engines import Job, capacity, cores, gpus, in_processes, nursery, run_notebook, why_not
+from .engines import Job, Outcome, capacity, cores, gpus, in_processes, nursery, run_notebook, why_not
 from .results import beside, cpu_name, is_done, read_record, results_path, run_name, runs_of
 from .suites import SUITES
 

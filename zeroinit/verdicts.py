@@ -14,7 +14,7 @@ import numpy as np
 
 from .claims import CLAIMS, Claim, Runs
 from .comparisons import Effect, effect, holm, moments, p_values, prediction, seeds_needed
-from .results import METRICS, config_hash, published, records, scheme_label, scores, to_frame, woken
+from .results import config_hash, published, records, scheme_label, scores, to_frame, woken
 from .suites import SUITES, of_suite
 
 # %% ../nbs/09_verdicts.ipynb #d1a00006

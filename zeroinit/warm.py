@@ -13,7 +13,7 @@ from pathlib import Path
 sys.modules.setdefault("rfc3987_syntax", None)
 os.environ["MPLBACKEND"] = "agg"
 
-import matplotlib.pyplot as plt, nbformat, pandas, papermill, torch
+import matplotlib.pyplot as plt, nbformat, pandas, papermill, torch # noqa: F401 (loaded for what is forked from here)
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from papermill.engines import Engine, papermill_engines

@@ -6,7 +6,6 @@
 __all__ = ['OPTIMIZERS', 'RATIO', 'Row', 'rows_of', 'Unit', 'Watch', 'activation_rank', 'Course', 'features_first', 'course']
 
 # %% ../nbs/05_watch.ipynb #657f7511
-import copy
 from dataclasses import dataclass, field
 
 import torch

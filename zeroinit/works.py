@@ -13,7 +13,7 @@ from functools import partial
 
 import torch.nn as nn
 
-from .basics import Refused, pick
+from .basics import pick
 from .changes import TransientNoise
 from .layers import EMBEDDINGS, LAYERS, NORMS, Free, Projection, fan_in, is_kind
 from .rules import ZERO, Change, Rule, Untreatable, constant, flag, linspace, normal, scheme, uniform

@@ -8,7 +8,6 @@ __all__ = ['TORCHVISION', 'TIMM', 'ARCHITECTURES', 'attempt', 'row', 'write']
 # %% ../nbs/12_zoo.ipynb #9a3148f0
 import json, warnings
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn as nn
