@@ -90,8 +90,9 @@ def save(
     name:str, # file name without its ending
     images:str|Path="images", # folder
 )->Path: # the PNG
-    "Write a figure as a PNG that is the same, byte for byte, for the same figure."
+    "Write a figure as a PNG, and as an SVG beside it, that are the same, byte for byte, for the same figure."
     path = at_root(images)/f"{name}.png"
+    with plt.rc_context({"svg.hashsalt": name}): atomic(path.with_suffix(".svg"), lambda f: fig.savefig(f, format="svg", metadata={"Date": None}))
     return atomic(path, lambda f: fig.savefig(f, format="png", dpi=130, metadata={"Software": None}))
 
 # %% ../nbs/10_plots.ipynb #f511d5b5

@@ -59,10 +59,11 @@ def protocol(
     name:str, # clean or published
     init:str, # the scheme, since small networks at zero were trained for fewer epochs
 )->dict: # a value for each setting that a person may leave open
-    "The settings of a row of the works' protocols, or of the row they borrow; somebody else's model has none that was published."
+    "The settings of a row of the works' protocols, or of the row they borrow. A model that neither work has borrows Schicho's ResNet-50's, and has none that was published."
     pick(name, PROTOCOLS, "protocol")
-    if ":" in model and name == "published": raise Refused(f"neither work published a protocol for {model}; choose protocol clean")
-    model = pick("resnet50" if ":" in model else model, WORK_OF, "model")
+    if model not in WORK_OF:
+        if name == "published": raise Refused(f"neither work published a protocol for {model}; choose protocol clean")
+        model = "resnet50"
     work, rows, like = WORKS[WORK_OF[model]], ROWS[WORK_OF[model]], RESEMBLES.get(dataset, dataset)
     row = next(rows[key] for key in ((model, dataset), (model, like), (model, HOME[model])) if key in rows)
     told = {**work["both"], **work[name], **{k: v for k, v in row.items() if k not in PROTOCOLS}, **row.get(name, {}), **OURS.get(dataset, {})}

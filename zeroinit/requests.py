@@ -58,9 +58,9 @@ def _told(init, args):
 
 # %% ../nbs/07_requests.ipynb #5f55566c
 def image_shape(dataset): # by its name in records
-    "The shape of a data set's images, (C, H, W), without loading one that has a name of ours."
+    "The shape of a data set's images, (C, H, W), without loading one of ours."
     if dataset in SHAPES: return SHAPES[dataset]
-    return load(SOURCES[dataset]).image_shape
+    return load(SOURCES.get(dataset, dataset)).image_shape
 
 # %% ../nbs/07_requests.ipynb #8bd7c0b0
 @lru_cache(maxsize=256)
