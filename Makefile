@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
 
-.PHONY: dev demo test bench prepare lab report constraints clean
+.PHONY: dev demo test bench prepare lab docs report constraints clean
 
 dev: .venv/.installed
 
@@ -24,7 +24,7 @@ test: dev
 
 bench: dev # minutes; leave the machine alone meanwhile
 	mkdir -p .runs
-	$(BIN)/papermill nbs/benchmark.ipynb .runs/benchmark.ipynb
+	$(BIN)/papermill nbs/benchmark.ipynb .runs/benchmark.ipynb -p quick False
 
 prepare: dev # before a commit: outputs of library notebooks cleared, all notebooks clean, the library exported
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/[0-9]*.ipynb nbs/run_experiment.ipynb nbs/benchmark.ipynb
@@ -34,6 +34,11 @@ prepare: dev # before a commit: outputs of library notebooks cleared, all notebo
 lab: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab nbs
 
+docs: dev # the site, in _docs/html
+	$(BIN)/python -c 'from zeroinit.site import pages; pages("_docs")'
+	$(BIN)/sphinx-build -W --keep-going -q -b html _docs/source _docs/html
+	@echo "the site: _docs/html/index.html"
+
 report: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/zeroinit report
 
@@ -41,4 +46,4 @@ constraints: # the newest versions that fit together, for every Python from 3.10
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --no-annotate --no-header --output-file constraints.txt
 
 clean:
-	rm -rf .venv .runs demo build dist *.egg-info
+	rm -rf .venv .runs _docs demo build dist *.egg-info

@@ -1,12 +1,47 @@
-"""Every notebook runs, as nbdev runs it; the experiment and the benchmark notebook have tests of their own."""
+"""Every notebook runs, as nbdev runs it, and opens in Colab; the experiment and the benchmark notebook have tests of their own."""
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-NOTEBOOKS = sorted(p.name for p in (Path(__file__).resolve().parent.parent / "nbs").glob("*.ipynb"))
+NBS = Path(__file__).resolve().parent.parent / "nbs"
+NOTEBOOKS = sorted(p.name for p in NBS.glob("*.ipynb"))
+
+
+def sources(name, kind):
+    return ["".join(c["source"]) for c in json.loads((NBS / name).read_text())["cells"] if c["cell_type"] == kind]
 
 
 @pytest.mark.parametrize("name", [n for n in NOTEBOOKS if n not in ("run_experiment.ipynb", "benchmark.ipynb")])
 def test_notebook(name, call):
     done = call("nbdev_test", "--path", f"nbs/{name}", "--n_workers", "0", env={"OMP_NUM_THREADS": "1", "ZEROINIT_DATA": "/no-such-folder"})
     assert "Success." in done.stdout
+
+
+def test_every_notebook_opens_in_colab():
+    """A badge that leads to the notebook itself, and a first cell that installs, the same in all."""
+    first = {n: [line for line in sources(n, "code")[0].splitlines() if not line.startswith("#|")][:2] for n in NOTEBOOKS}
+    assert len({tuple(lines) for lines in first.values()}) == 1 and "google.colab" in first["lesson.ipynb"][1]
+    badge = "https://colab.research.google.com/github/zeroinit/zeroinit/blob/main/nbs/"
+    assert [n for n in NOTEBOOKS if n != "index.ipynb" and f"({badge}{n})" not in sources(n, "markdown")[0]] == []
+    assert f"({badge}lesson.ipynb)" in (NBS.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize("colab", [True, False])
+def test_first_cell(tmp_path, colab):
+    """In Colab it clones, installs and goes to the notebooks, once; elsewhere it does nothing. git and pip are stand-ins here."""
+    for name, text in dict(git='mkdir -p zeroinit/nbs; echo git "$@" >> told', pip='echo pip "$@" >> told').items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    cell = sources("lesson.ipynb", "code")[0]
+    start = "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n" if colab else ""
+    code = f"{start}{cell}\n{cell}\nprint(os.getcwd())"
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    where = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True).stdout
+    told = (tmp_path / "told").read_text().splitlines() if colab else []
+    assert Path(where.strip()) == (tmp_path / "zeroinit/nbs" if colab else tmp_path) and (tmp_path / "told").exists() == colab
+    if colab:
+        assert told == ["git clone -q --depth 1 https://github.com/zeroinit/zeroinit", "pip install -q ./zeroinit"]

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'NAMES', 'line_of', 'color_of', 'panels', 'NothingToDraw', 'caption', 'save', 'bands', 'wanted', 'accuracy',
-           'gradient_frame', 'gradient_boxes', 'wave', 'layer_map', 'wake_frame', 'story', 'speed', 'history']
+           'gradient_frame', 'gradient_boxes', 'wave', 'layer_map', 'wake_frame', 'story', 'speed', 'history', 'plane',
+           'motion', 'save_motion']
 
 # %% ../nbs/10_plots.ipynb #8d195689
-import textwrap
+import tempfile, textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 
-from .basics import Refused, at_root, atomic
+from .basics import Refused, at_root, atomic, writable
 from .results import half_width, published, scheme_label, scores, to_frame, woken
 
 # %% ../nbs/10_plots.ipynb #15323cb8
@@ -426,3 +427,52 @@ def history(
     ax.legend(loc="lower right")
     fig.text(.5, .01, caption(frame), fontsize=7, color="0.4", ha="center")
     return fig
+
+# %% ../nbs/10_plots.ipynb #3fe4bfb1
+def plane(
+    weights, # (T, N, D) incoming weights of N neurons after each of T updates
+): # (T, N, 2) numpy, the largest coordinate 1
+    "Neurons as points: on the two directions in which they differ most at the end."
+    last = weights[-1] - weights[-1].mean(0)
+    points = weights @ np.linalg.svd(last, full_matrices=False)[2][:2].T
+    return points/max(np.abs(points).max(), 1e-30)
+
+# %% ../nbs/10_plots.ipynb #2d0a2255
+def _frame(axes, names, gradients, points, key, k):
+    "One run at one update, drawn on its two axes."
+    bars, cloud = axes
+    for ax in axes: ax.clear()
+    bars.barh(range(len(names))[::-1], np.maximum(gradients[k], 1e-8), left=1e-8, color=color_of(key))
+    bars.set(xscale="log", xlim=(1e-7, 1), title=NAMES.get(key, key), xlabel="largest gradient", yticks=range(len(names))[::-1], yticklabels=names)
+    cloud.scatter(*points[k].T, s=18, alpha=.6, color=color_of(key), linewidths=0)
+    n = len(np.unique(points[k].round(6), axis=0))
+    cloud.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[], xlabel=f"{len(points[k])} neurons at {n} place" + "s"*(n > 1))
+
+# %% ../nbs/10_plots.ipynb #58831290
+def motion(
+    runs:dict, # scheme's label -> (names of layers from input to output, gradients (T, layers), points (T, N, 2))
+    words:str="", # below the pictures
+): # matplotlib animation, a frame an update
+    "Runs side by side, update by update: which layers have a gradient, and where a layer's neurons are."
+    from matplotlib.animation import FuncAnimation
+    fig, axes = panels(len(runs), 3.6, 2.6, rows=2)
+    T = min(len(r[1]) for r in runs.values())
+    def draw(k):
+        for i, (key, (names, gradients, points)) in enumerate(runs.items()): _frame((axes[i], axes[len(runs) + i]), names, gradients, points, key, k)
+        fig.suptitle(f"update {k + 1}")
+        fig.supxlabel(words, fontsize=8)
+    return FuncAnimation(fig, draw, frames=T, interval=350)
+
+# %% ../nbs/10_plots.ipynb #a6fd3177
+def save_motion(
+    moving, # of `motion`
+    name:str, # file name without its ending
+    images:str|Path="images", # folder
+)->Path: # the GIF
+    "Write an animation as a GIF."
+    from matplotlib.animation import PillowWriter
+    path = writable(at_root(images))/f"{name}.gif"
+    with tempfile.TemporaryDirectory() as d:
+        moving.save(f"{d}/it.gif", writer=PillowWriter(fps=3), dpi=80)
+        data = Path(d, "it.gif").read_bytes()
+    return atomic(path, lambda f: f.write(data))
