@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "sweep": {"suites", "speed", "engines", "cluster", "experiments", "results", "data"},  # data: to say once, before the first run, that it is missing
     "report": {"suites", "engines", "results"},
     "export": {"probes", "results", "suites"},
+    "site": {"explorer", "results"},
     "command": {"suites", "sweep", "report", "results", "verdicts", "export"},
     "plots": {"results", "probes"},  # probes: the names of the statistics it draws
     "comparisons": set(),  # statistics, of anything
@@ -55,7 +56,7 @@ MAY_IMPORT = {
     "zoo": {"inits"},
     "benchmarks": {"batches", "data", "probes", "results", "speed", "many", "training", "experiments", "requests"},
 }
-NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_": {"basics", "suites", "results", "plots", "verdicts", "forest"}, "story_": {"suites", "results", "plots", "claims", "verdicts", "forest", "models"}, "index": {"basics", "suites", "results", "plots", "claims", "verdicts"}, "lesson": set(), "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
+NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_motion": {"data", "models", "plots"}, "fig_": {"basics", "suites", "results", "plots", "verdicts", "forest"}, "story_": {"batches", "data", "suites", "results", "plots", "claims", "training", "verdicts", "forest", "models"}, "index": {"basics", "suites", "results", "plots", "claims", "verdicts"}, "lesson": set(), "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
 
 
 def cells(path, kind="code"):

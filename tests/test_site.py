@@ -4,11 +4,9 @@ import http.server
 import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
