@@ -67,6 +67,11 @@ def _export(a):
     made = tensorboard(a.out, a.results_root, a.suite)
     print(f"{len(made)} runs; look at them with: tensorboard --logdir {a.out}")
 
+# %% ../nbs/08_command.ipynb #22b04304
+def _explorer(a):
+    from zeroinit.explorer import explorer
+    print(os.path.relpath(explorer(a.out, a.results_root)))
+
 # %% ../nbs/08_command.ipynb #5b3e9d70
 def _completion(a):
     try: import shtab
@@ -98,6 +103,8 @@ def parser(
     command("export", _export, "records as event files for TensorBoard", "export tensorboard --suite schicho-mnist --out runs && tensorboard --logdir runs",
             ("format", dict(choices=("tensorboard",))), results, ("--out", dict(default=".runs/tensorboard", metavar="DIR", help="folder for the files (default: .runs/tensorboard)")),
             ("--suite", dict(help="only this suite's runs", choices=suites)))
+    command("explorer", _explorer, "all records as one page to click through, which needs no network", "explorer --out explorer.html", results,
+            ("--out", dict(default="explorer.html", metavar="FILE", help="the page (default: explorer.html)")))
     command("completion", _completion, "a script that completes this command in a shell", "completion bash > ~/.local/share/bash-completion/completions/zeroinit",
             ("shell", dict(choices=("bash", "zsh", "tcsh"))))
     return p
