@@ -44,4 +44,4 @@ def test_first_cell(tmp_path, colab):
     told = (tmp_path / "told").read_text().splitlines() if colab else []
     assert Path(where.strip()) == (tmp_path / "zeroinit/nbs" if colab else tmp_path) and (tmp_path / "told").exists() == colab
     if colab:
-        assert told == ["git clone -q --depth 1 https://github.com/zeroinit/zeroinit", "pip install -q ./zeroinit"]
+        assert told == ["git clone -q --depth 1 https://github.com/zeroinit/zeroinit", "pip install -q ./zeroinit[notebooks]"]
