@@ -40,6 +40,7 @@ OPEN = """async path => {
 }"""
 KERNEL = "() => window.opened.sessionContext.session?.kernel?.status"
 RUN = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }"  # not awaited: it ends with the last cell
+WAKE = "() => { window.opened.sessionContext.session.kernel.requestKernelInfo() }"
 STATE = """() => {
     const code = window.opened.content.model.sharedModel.cells.filter(c => c.cell_type == "code" && c.source.trim())
     const failed = code.flatMap(c => c.outputs).find(o => o.output_type == "error")
@@ -74,10 +75,10 @@ class Found:
     seconds: float = 0
     warnings: int = 0
     problems: list = field(default_factory=list)
-    retries: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
 
     def __str__(self):
-        again = "".join(f" (opened again: {r})" for r in self.retries)
+        again = "".join(f" ({n})" for n in self.notes)
         return f"{self.name:28}{self.seconds:7.1f} s{self.warnings:4} warnings  {'; '.join(self.problems) or 'ok'}{again}"
 
 
@@ -180,19 +181,26 @@ def patient(page, question, happy, patience):
     return told
 
 
-def run_all(page, address, limit, still=15):
-    """Run all cells, and wait for the last; an idle kernel with cells to go stands still."""
+def run_all(page, address, limit, notes, still=15):
+    """Run all cells, and wait for the last; the first error.
+
+    An idle kernel with cells to go stands still. ipykernel 7.0 to 7.3 may leave a request unread until the next one arrives;
+    so it is asked something, once, and that is noted.
+    """
     page.evaluate(RUN)
-    until, moved, before = time.monotonic() + limit, time.monotonic(), None
+    until, moved, before, woken = time.monotonic() + limit, time.monotonic(), None, False
     while True:
         told = page.evaluate(STATE)
         if told["error"] or (told["kernel"] == "idle" and not told["waiting"]):
             return told["error"]
         if told != before or told["kernel"] == "busy":
             moved, before = time.monotonic(), told
-        if time.monotonic() > min(until, moved + still):
-            there = [k["execution_state"] for k in ask(address, "kernels")]
-            raise Hangs(f"{told}, the server says {there}")
+        if time.monotonic() > until or (woken and time.monotonic() > moved + still):
+            raise Hangs(f"{told}, the server says {[k['execution_state'] for k in ask(address, 'kernels')]}")
+        if time.monotonic() > moved + still:
+            page.evaluate(WAKE)
+            notes.append(f"stood still with {told['waiting']} cells to go")
+            woken, moved = True, time.monotonic()
         page.wait_for_timeout(250)
 
 
@@ -232,13 +240,13 @@ def judge(path, tree):
     return warnings, problems
 
 
-def once(page, address, path, tree, out, limit):
+def once(page, address, path, tree, out, limit, notes):
     """Open a notebook, run it, photograph it, save it; the first error."""
     page.goto(f"{address[0]}/lab?token={address[1]}&reset", timeout=60_000)
     page.wait_for_function("() => window.jupyterapp", timeout=60_000)
     page.evaluate(OPEN, f"nbs/{path.name}")
     patient(page, KERNEL, lambda status: status == "idle", 60)
-    error = run_all(page, address, limit)
+    error = run_all(page, address, limit, notes)
     unshown = pictures(page, out / path.stem)
     page.evaluate(CLOSE)
     warnings, problems = judge(path, tree)
@@ -254,10 +262,10 @@ def visit(chrome, address, tree, path, out, limit=1200):
         page = chrome.new_page(viewport=VIEW)
         start = time.monotonic()
         try:
-            found.warnings, found.problems = once(page, address, path, tree, out, limit)
+            found.warnings, found.problems = once(page, address, path, tree, out, limit, found.notes)
             break
         except (Hangs, Error) as e:
-            found.retries.append(str(e).splitlines()[0])
+            found.notes.append(f"hung: {str(e).splitlines()[0]}")
             page.screenshot(path=out / f"{path.stem}-hangs-{attempt}.png")
             found.problems = ["hangs"]
             path.write_text(source)

@@ -101,7 +101,7 @@ def ranks(
     "Test accuracy after each epoch, and beside it the effective rank of one layer's weights."
     frame, table = to_frame(found), rank_frame(found)
     keys = [line_of(m, s)[0] for m, s in zip(frame.model, frame.scheme)] if len(frame) else []
-    if not set(keys) & set(schemes): raise NothingToDraw(f"there are no records of {', '.join(schemes)} for this figure")
+    if not set(keys) & set(schemes): raise NothingToDraw(f"there are no records of {', '.join(schemes)} for this figure; `zeroinit run` makes records, `zeroinit list` names the suites")
     fig, (left, right) = panels(2)
     for key in schemes:
         runs = frame[[k == key for k in keys]]
