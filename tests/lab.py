@@ -40,7 +40,7 @@ OPEN = """async path => {
 }"""
 KERNEL = "() => window.opened.sessionContext.session?.kernel?.status"
 RUN = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }"  # not awaited: it ends with the last cell
-WAKE = "() => { window.opened.sessionContext.session.kernel.requestKernelInfo() }"
+WAKE = "() => { window.jupyterapp.serviceManager.kernels.connectTo({model: window.opened.sessionContext.session.kernel.model}) }"
 STATE = """() => {
     const code = window.opened.content.model.sharedModel.cells.filter(c => c.cell_type == "code" && c.source.trim())
     const failed = code.flatMap(c => c.outputs).find(o => o.output_type == "error")
@@ -184,8 +184,8 @@ def patient(page, question, happy, patience):
 def run_all(page, address, limit, notes, still=15):
     """Run all cells, and wait for the last; the first error.
 
-    An idle kernel with cells to go stands still. ipykernel 7.0 to 7.3 may leave a request unread until the next one arrives;
-    so it is asked something, once, and that is noted.
+    An idle kernel with cells to go stands still: ipykernel 7.0 to 7.3 may leave requests unread until somebody else connects.
+    So somebody does, once, and that is noted.
     """
     page.evaluate(RUN)
     until, moved, before, woken = time.monotonic() + limit, time.monotonic(), None, False

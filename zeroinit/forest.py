@@ -114,7 +114,7 @@ def ranks(
     left.set(xlabel="epoch", ylabel="test accuracy")
     left.legend(fontsize=8)
     name = table[table.depth == layer].layer.iloc[-1]
-    right.set(xlabel="epoch (0: the start)", ylabel=f"effective rank of {name}'s weight", ylim=(0, None))
+    right.set(xlabel="epoch (0: the start)", ylabel=textwrap.fill(f"effective rank of {name}'s weight", 32), ylim=(0, None))
     fig.suptitle("\n".join(textwrap.wrap(title, 100)), fontsize=13)
     _sign(fig, caption(frame[[k in schemes for k in keys]], "left: mean and 95 % t interval over seeds; right: mean and range"))
     return fig
