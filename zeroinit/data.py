@@ -163,7 +163,8 @@ def _why(e, name, folder):
                 f"so nothing of it was kept in {folder}; run again, or bring a whole one")
     reason = str(getattr(e, "reason", e)).strip().splitlines()[-1]
     return (f"{name} is not in {folder} (or damaged there) and could not be downloaded ({reason}); "
-            f"put {name}.npz there, or set ZEROINIT_DATA to a folder that has it")
+            f'with a network, `python -c "import zeroinit.data as d; d.load(\'{name}\')"` brings it; '
+            f"without one, put {name}.npz there, or set ZEROINIT_DATA to a folder that has it")
 
 # %% ../nbs/00_data.ipynb #ec4e156c
 @contextmanager

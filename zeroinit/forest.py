@@ -101,7 +101,7 @@ def ranks(
     "Test accuracy after each epoch, and beside it the effective rank of one layer's weights."
     frame, table = to_frame(found), rank_frame(found)
     keys = [line_of(m, s)[0] for m, s in zip(frame.model, frame.scheme)] if len(frame) else []
-    if not set(keys) & set(schemes): raise NothingToDraw(f"there are no records of {', '.join(schemes)} for this figure")
+    if not set(keys) & set(schemes): raise NothingToDraw(f"there are no records of {', '.join(schemes)} for this figure; `zeroinit run` makes records, `zeroinit list` names the suites")
     fig, (left, right) = panels(2)
     for key in schemes:
         runs = frame[[k == key for k in keys]]
@@ -114,7 +114,7 @@ def ranks(
     left.set(xlabel="epoch", ylabel="test accuracy")
     left.legend(fontsize=8)
     name = table[table.depth == layer].layer.iloc[-1]
-    right.set(xlabel="epoch (0: the start)", ylabel=f"effective rank of {name}'s weight", ylim=(0, None))
+    right.set(xlabel="epoch (0: the start)", ylabel=textwrap.fill(f"effective rank of {name}'s weight", 32), ylim=(0, None))
     fig.suptitle("\n".join(textwrap.wrap(title, 100)), fontsize=13)
     _sign(fig, caption(frame[[k in schemes for k in keys]], "left: mean and 95 % t interval over seeds; right: mean and range"))
     return fig

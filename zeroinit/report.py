@@ -55,6 +55,7 @@ def execute(
     logging.getLogger("papermill").setLevel(logging.ERROR)
     out.parent.mkdir(parents=True, exist_ok=True)
     told = dict(progress_bar=False, kernel_name="python3") # and no cwd: papermill would change the whole process's, under other threads
+    told["extra_arguments"] = ["--log-level=CRITICAL"] # a kernel that is asked to end may call that an error
     try: papermill.execute_notebook(str(notebook), str(out), parameters or {}, **told)
     except papermill.PapermillExecutionError as e: raise Refused(f"{notebook.name} stopped: {e.ename}: {e.evalue}") from None
     return _without_empty_tags(out)
