@@ -93,8 +93,9 @@ def save(
 )->Path: # the PNG
     "Write a figure as a PNG, and as an SVG beside it, that are the same, byte for byte, for the same figure."
     path = at_root(images)/f"{name}.png"
+    atomic(path, lambda f: fig.savefig(f, format="png", dpi=130, metadata={"Software": None}))
     with plt.rc_context({"svg.hashsalt": name}): atomic(path.with_suffix(".svg"), lambda f: fig.savefig(f, format="svg", metadata={"Date": None}))
-    return atomic(path, lambda f: fig.savefig(f, format="png", dpi=130, metadata={"Software": None}))
+    return path
 
 # %% ../nbs/10_plots.ipynb #f511d5b5
 def bands(
