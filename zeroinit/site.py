@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['TOCS', 'words', 'shown', 'linked', 'api', 'gallery', 'toc', 'pages']
 
-# %% ../nbs/16_site.ipynb #e049f399
+# %% ../nbs/16_site.ipynb #235e134f
 import importlib, re, shutil
 from pathlib import Path
 
 from .basics import Refused, at_root, root
 
-# %% ../nbs/16_site.ipynb #9f4d07aa
+# %% ../nbs/16_site.ipynb #6820f881
 def words(
     text:str, # markdown
 )->str: # one line, no markup
@@ -20,7 +20,7 @@ def words(
     lines = [line for line in lines if line and "|" not in line]
     return re.split(r"(?<=[.:]) (?=[A-Z])", lines[-1])[-1].strip(" :") if lines else ""
 
-# %% ../nbs/16_site.ipynb #ef660522
+# %% ../nbs/16_site.ipynb #6b845948
 def shown(
     nb, # a notebook
     fold:bool=False, # code is folded away
@@ -39,13 +39,14 @@ def shown(
     nb.cells = kept
     return nb
 
-# %% ../nbs/16_site.ipynb #4890f558
+# %% ../nbs/16_site.ipynb #42cc77cb
 def linked(
     text:str, # markdown
     folder:str, # of the file, below the repository's top: nbs, docs, or empty
     repository:str, # address of the files, as https://.../blob/main
 )->str:
-    "Relative links that lead to files without a page lead to the repository; pictures stay."
+    "Relative links that lead to files without a page lead to the repository; pictures stay, but for badges, which others serve."
+    text = re.sub(r"\[!\[([^]]*)\]\(https://[^)]*badge\.svg\)\]", r"[\1]", text)
     def to(found):
         kind, name, target = found.groups()
         if kind or "://" in target or target.startswith("#"): return found[0]
@@ -54,7 +55,7 @@ def linked(
         return f"[{name}]({repository}/{path.as_posix()})"
     return re.sub(r"(!?)\[([^]]*)\]\(([^)\s]+)\)", to, text)
 
-# %% ../nbs/16_site.ipynb #86d3532c
+# %% ../nbs/16_site.ipynb #12143d7d
 def api(
     module:str, # a module's name
 )->str: # markdown
@@ -70,7 +71,7 @@ def api(
         parts.append(re.sub(r"^---\s*|^\[source\].*\n", "", text, flags=re.M).replace("### ", "## ", 1).strip())
     return "\n\n".join(parts) + "\n"
 
-# %% ../nbs/16_site.ipynb #8e3c1aac
+# %% ../nbs/16_site.ipynb #416cd9ab
 def gallery(
     top:Path, # of the checkout
 )->str: # markdown
@@ -85,12 +86,12 @@ def gallery(
         parts.append(f"## {first[0].lstrip('# ')}\n\n![{alt}](images/{png.name})\n\n{alt} [Notebook](nbs/{nb.name}){svg}")
     return "\n\n".join(parts) + "\n"
 
-# %% ../nbs/16_site.ipynb #9362616d
+# %% ../nbs/16_site.ipynb #5fab67c4
 TOCS = {"The works": ["nbs/story_*", "nbs/fig_forest", "gallery"], "Tutorials": ["nbs/lesson", "docs/rerun", "docs/extend", "docs/cluster", "docs/records"],
         "Schemes": ["nbs/schemes"], "Figures, as they are made": ["nbs/fig_[!f]*", "nbs/fig_f[!o]*", "nbs/run_experiment", "nbs/benchmark"],
         "The library, as it is built": ["nbs/[0-9]*"], "The library, function by function": ["api/*"], "More": ["cite"]}
 
-# %% ../nbs/16_site.ipynb #266a7c0e
+# %% ../nbs/16_site.ipynb #06135f44
 def toc(
     out:Path, # folder of pages
 )->str: # markdown
@@ -101,7 +102,7 @@ def toc(
         if found: parts.append(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(found) + "\n```")
     return "\n\n".join(parts)
 
-# %% ../nbs/16_site.ipynb #8165bc7b
+# %% ../nbs/16_site.ipynb #e9909c6f
 def _first_page(top, out, repository, results_root):
     "The README, with the explorer, and with a word where there are no records."
     from zeroinit.explorer import explorer
@@ -113,7 +114,7 @@ def _first_page(top, out, repository, results_root):
     if not records(results_root, probes=False): links += f"\n\n```{{warning}}\nThere are no records in {Path(results_root).name}/: figures and numbers are those of the committed notebooks. `zeroinit run demo` makes some.\n```"
     (out/"index.md").write_text(f"{title}\n\n{links}\n{rest}\n\n{toc(out)}\n")
 
-# %% ../nbs/16_site.ipynb #29a9ae87
+# %% ../nbs/16_site.ipynb #81ae5fa2
 def pages(
     out:str|Path="_docs", # folder: `source` in it is made anew, for Sphinx to read
     results_root:str|Path="results", # folder of records, for the explorer
