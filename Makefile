@@ -32,7 +32,7 @@ prepare: dev # before a commit: outputs of library notebooks cleared, all notebo
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 
 lab: dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab nbs
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
 
 docs: dev # the site, in _docs/html
 	$(BIN)/python -c 'from zeroinit.site import pages; pages("_docs")'

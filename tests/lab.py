@@ -30,7 +30,7 @@ VIEW = {"width": 1200, "height": 2000}
 OPENS = ["--LabApp.default_url=/lab/tree/nbs"]  # from the checkout's top, since JupyterLab shows no picture from above where it starts
 # notebooks that would take minutes have parameters to be changed, as a reader would change them
 PARAMETERS = {"run_experiment": 'dataset, epochs = "digits", 2', "benchmark": "quick = True"}
-FRIGHTENS = re.compile(r"Traceback|Error|Warning|warn|deprecated", re.I)
+FRIGHTENS = re.compile(r"Traceback|Error|Warn|deprecated|^[WE]\d{4} ", re.I | re.M)  # the last: as torch logs
 OPEN = """async path => {
     const app = window.jupyterapp
     await app.restored
@@ -221,13 +221,14 @@ def outputs(path):
 
 def judge(path, tree):
     """How many outputs of a notebook are on stderr, and what would frighten its reader or hold on this machine only."""
-    here = {str(tree), str(TOP), tempfile.gettempdir() + "/", str(Path.home()) + "/", sys.prefix}
+    here = [str(tree), str(TOP), sys.prefix, tempfile.gettempdir() + "/", str(Path.home()) + "/"]
     problems, warnings = [], 0
     for name, text in outputs(path):
         warnings += name == "stderr"
         if name == "stderr" and FRIGHTENS.search(text):
             problems.append(f"stderr: {text.strip()[:300]!r}")
-        problems += [f"a path of this machine: {text[max(0, text.index(h) - 60) : text.index(h) + 100]!r}" for h in sorted(here) if h in text]
+        elif found := next((text.index(h) for h in here if h in text), -1) + 1:
+            problems.append(f"a path of this machine: {text[max(0, found - 60) : found + 100]!r}")
     return warnings, problems
 
 

@@ -60,3 +60,7 @@ def test_what_is_unsound_is_found(bare):
     found = bare[1]("unsound")
     assert found.warnings == 1 and found.problems[0] == "ZeroDivisionError: division by zero"
     assert any(p.startswith("stderr: ") and "beware" in p for p in found.problems) and any(p.startswith("a path of this machine: ") for p in found.problems)
+
+
+def test_make_lab_opens_it_as_here():
+    assert f"jupyter lab {lab.OPENS[0]}" in (lab.TOP / "Makefile").read_text()

@@ -154,11 +154,11 @@ def accuracy(
 ): # matplotlib figure
     "Test accuracy after each epoch, scheme by scheme, with the published values."
     kept = frame.loc[[line_of(m, s)[0] in schemes for m, s in zip(frame.model, frame.scheme)]]
-    protocols = [p for p in ("published", "clean") if (kept.protocol == p).any()]
-    fig, axes = panels(max(len(protocols), 1))
+    protocols = [p for p in ("published", "clean") if (kept.protocol == p).any()] or [""]
+    found = [wanted(kept[kept.protocol == p], schemes, f"`zeroinit run {suite}`") for p in protocols]
+    fig, axes = panels(len(protocols))
     missing, marks = set(), 0
-    for ax, p in zip(axes, protocols or [""]):
-        groups, gaps = wanted(kept[kept.protocol == p], schemes, f"`zeroinit run {suite}`")
+    for ax, p, (groups, gaps) in zip(axes, protocols, found):
         missing |= set(gaps)
         for i, (model, scheme, key, runs) in enumerate(groups, 1):
             _curve(ax, runs, key, line_of(model, scheme)[1])

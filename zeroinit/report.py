@@ -30,7 +30,8 @@ def readme(
         if c.cell_type == "code": c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
     nb.metadata["language_info"] = {"name": "python"}
     text, _ = MarkdownExporter().from_notebook_node(nb)
-    text = re.sub(r"<style scoped>.*?</style>\n?", "", text, flags=re.S).replace("../images/", "images/")
+    text = re.sub(r"<style scoped>.*?</style>\n?", "", text, flags=re.S).replace("](../", "](").replace("](.)", "](nbs)")
+    text = re.sub(r"\]\((\w+\.ipynb)", r"](nbs/\1", text) # links lead from nbs/ to the top
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     return atomic(at_root(path), lambda f: f.write(text.encode()))
 
