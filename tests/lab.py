@@ -57,7 +57,7 @@ SCROLL = """top => {
 }"""
 NOT_SHOWN = """() => [
     ...[...document.querySelectorAll(".jp-OutputArea-output")].map(o => o.innerText).filter(t => /Error displaying widget|Javascript Error|Error rendering|Loading widget/.test(t)),
-    ...[...document.querySelectorAll(".jp-Notebook img")].filter(i => i.complete && !i.naturalWidth).map(i => `no picture: ${i.alt}`),
+    ...[...document.querySelectorAll(".jp-Notebook img")].filter(i => i.complete && !i.naturalWidth && i.src.startsWith(location.origin)).map(i => `no picture: ${i.alt}`),
 ]"""
 CLOSE = "async () => { await window.opened.context.save(); window.opened.dispose() }"
 

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['THEIRS', 'PICKS', 'STYLE', 'SCRIPT', 'placed', 'keyed', 'curves', 'waking', 'ends', 'charts', 'widget', 'explorer']
 
-# %% ../nbs/15_explorer.ipynb #c83870dd
+# %% ../nbs/15_explorer.ipynb #7f9807bb
 import html, json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .basics import Refused, at_root, atomic
+from .basics import Refused, atomic
 from .forest import rank_frame
 from .plots import color_of, line_of, wake_frame
 from .protocols import WORK_OF
@@ -20,11 +20,11 @@ from .results import half_width, records, to_frame
 from .suites import SUITES, of_suite
 from .verdicts import verdicts
 
-# %% ../nbs/15_explorer.ipynb #7913cfeb
+# %% ../nbs/15_explorer.ipynb #63336c21
 THEIRS = {"schicho2023": "Schicho (2023)", "seo2025": "Seo (2025)"}
 PICKS = ("work", "suite", "dataset", "model", "protocol")
 
-# %% ../nbs/15_explorer.ipynb #784706cd
+# %% ../nbs/15_explorer.ipynb #1b1072dc
 def placed(
     found:list, # of `results.records`
 ): # pandas frame, a row a record, in order: PICKS
@@ -33,7 +33,7 @@ def placed(
     rows = [(THEIRS.get(WORK_OF.get(c["model"]), "neither work"), suite.get(id(r), "no suite"), c["dataset"], c["model"], c["protocol"]) for r in found for c in [r["config"]]]
     return pd.DataFrame(rows, columns=list(PICKS))
 
-# %% ../nbs/15_explorer.ipynb #5fda5a15
+# %% ../nbs/15_explorer.ipynb #0d0fb097
 def keyed(
     frame, # rows with the columns of PICKS
 ): # the same with `key`, a text of all but the work; the baseline's rows once for each model beside it
@@ -44,15 +44,17 @@ def keyed(
     both = pd.concat([frame[frame.model != "logistic"], base], ignore_index=True)
     return both.assign(key=both[list(PICKS[1:])].agg(" | ".join, axis=1))
 
-# %% ../nbs/15_explorer.ipynb #9669b05e
+# %% ../nbs/15_explorer.ipynb #7092bb6b
 def _lines(found): # where each run stands, and what its line is called
     from zeroinit.results import scheme_label
     at = placed(found)
     at["line"] = [line_of(c["model"], scheme_label(c["init"], c["init_args"]))[0] for r in found for c in [r["config"]]]
     return at
+
+# %% ../nbs/15_explorer.ipynb #177ba962
 def _repeated(at, sizes): return at.loc[np.repeat(np.arange(len(at)), sizes)].reset_index(drop=True)
 
-# %% ../nbs/15_explorer.ipynb #3dfe67e6
+# %% ../nbs/15_explorer.ipynb #0aaded53
 def curves(
     found:list, # of `results.records`
 ): # pandas frame: PICKS, key, line, epoch, mean, low, high (95 %), n, diverged
@@ -64,7 +66,7 @@ def curves(
     half = g.pop("half").fillna(0)
     return g.assign(low=(g["mean"] - half).clip(0), high=(g["mean"] + half).clip(upper=1))
 
-# %% ../nbs/15_explorer.ipynb #0bbdea6a
+# %% ../nbs/15_explorer.ipynb #e31214d3
 def waking(
     found:list, # of `results.records`
 ): # pandas frame: PICKS, key, line, depth (1: input), layer, update (median over seeds, of those that woke), woke (of how many seeds)
@@ -75,7 +77,7 @@ def waking(
     g = w.groupby(["key", *PICKS, "line", "depth", "layer"])["update"].agg(update="median", count="count", size="size").reset_index()
     return g.assign(woke=g["count"].astype(str) + " of " + g["size"].astype(str)).drop(columns=["count", "size"])
 
-# %% ../nbs/15_explorer.ipynb #351b6557
+# %% ../nbs/15_explorer.ipynb #2e978a2e
 def ends(
     found:list, # of `results.records`
 ): # pandas frame: PICKS, key, line, depth, layer, when (start, end), rank, distinct (means over seeds), neurons
@@ -86,7 +88,30 @@ def ends(
     f = keyed(f.assign(when=np.where(f.epoch == 0, "start", "end"))[(f.epoch == 0) | (f.epoch == last)])
     return f.groupby(["key", *PICKS, "line", "depth", "layer", "when"])[["rank", "distinct", "neurons"]].mean().reset_index()
 
-# %% ../nbs/15_explorer.ipynb #a5744aaf
+# %% ../nbs/15_explorer.ipynb #5af7e1f5
+def _curves(base, color, alt):
+    told = ["line:N", "epoch:Q", alt.Tooltip("mean:Q", format=".2%"), alt.Tooltip("low:Q", format=".2%"), alt.Tooltip("high:Q", format=".2%"), "n:Q", "diverged:Q"]
+    y = alt.Y("mean:Q", title="test accuracy, mean and 95 % interval", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
+    x = alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d"))
+    band = base.mark_area(opacity=.25).encode(x=x, y=alt.Y("low:Q", title="test accuracy, mean and 95 % interval", scale=alt.Scale(zero=False)), y2="high:Q", color=color)
+    return alt.layer(band, base.mark_line(point=True).encode(x=x, y=y, color=color, tooltip=told))
+
+# %% ../nbs/15_explorer.ipynb #9e952b67
+def _waking(base, color, alt):
+    layer = alt.Y("layer:N", title="layer, input on top", sort=alt.EncodingSortField("depth"))
+    return base.mark_point(size=90, filled=True, opacity=.8).encode(x=alt.X("update:Q", title="update of the first gradient, median over seeds", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=True, padding=15)), y=layer, yOffset="line:N", color=color, tooltip=["line:N", "layer:N", "update:Q", "woke:N"])
+
+# %% ../nbs/15_explorer.ipynb #138e4fb0
+def _ranks(base, color, alt):
+    dash = alt.StrokeDash("when:N", title="", scale=alt.Scale(domain=["end", "start"], range=[[1, 0], [3, 3]]), legend=alt.Legend(symbolStrokeColor="#888888", symbolFillColor="#888888"))
+    x = alt.X("layer:N", title="layer, from input to output", sort=alt.EncodingSortField("depth"))
+    return base.mark_line(point=True).encode(x=x, y=alt.Y("rank:Q", title="effective rank of the weights"), color=color, strokeDash=dash, tooltip=["line:N", "layer:N", "when:N", "rank:Q", "distinct:Q", "neurons:Q"])
+
+# %% ../nbs/15_explorer.ipynb #53d7267d
+def _first(f): # what is shown first: the most lines, the most seeds
+    return f.groupby("key").agg(lines=("line", "nunique"), n=("n", "max")).sort_values(["lines", "n"]).index[-1]
+
+# %% ../nbs/15_explorer.ipynb #40737bfb
 def charts(
     found:list, # of `results.records`; not empty
     width="container", # pixels, or as wide as the page
@@ -101,25 +126,17 @@ def charts(
         f = frames[name].drop(columns=list(PICKS)).round(5)
         return alt.Chart(f, width=width, height=280).transform_filter("datum.key == pick && indexof(shown, datum.line) >= 0")
     return {k: draw(of(k), color, alt).add_params(pick, shown) for k, draw in dict(curves=_curves, waking=_waking, ranks=_ranks).items()}
-def _first(f): # what is shown first: the most lines, the most seeds
-    return f.groupby("key").agg(lines=("line", "nunique"), n=("n", "max")).sort_values(["lines", "n"]).index[-1]
 
-# %% ../nbs/15_explorer.ipynb #477b6177
-def _curves(base, color, alt):
-    told = ["line:N", "epoch:Q", alt.Tooltip("mean:Q", format=".2%"), alt.Tooltip("low:Q", format=".2%"), alt.Tooltip("high:Q", format=".2%"), "n:Q", "diverged:Q"]
-    y = alt.Y("mean:Q", title="test accuracy, mean and 95 % interval", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
-    x = alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d"))
-    band = base.mark_area(opacity=.25).encode(x=x, y=alt.Y("low:Q", title="test accuracy, mean and 95 % interval", scale=alt.Scale(zero=False)), y2="high:Q", color=color)
-    return alt.layer(band, base.mark_line(point=True).encode(x=x, y=y, color=color, tooltip=told))
-def _waking(base, color, alt):
-    layer = alt.Y("layer:N", title="layer, input on top", sort=alt.EncodingSortField("depth"))
-    return base.mark_point(size=90, filled=True, opacity=.8).encode(x=alt.X("update:Q", title="update of the first gradient, median over seeds", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=True, padding=15)), y=layer, yOffset="line:N", color=color, tooltip=["line:N", "layer:N", "update:Q", "woke:N"])
-def _ranks(base, color, alt):
-    dash = alt.StrokeDash("when:N", title="", scale=alt.Scale(domain=["end", "start"], range=[[1, 0], [3, 3]]), legend=alt.Legend(symbolStrokeColor="#888888", symbolFillColor="#888888"))
-    x = alt.X("layer:N", title="layer, from input to output", sort=alt.EncodingSortField("depth"))
-    return base.mark_line(point=True).encode(x=x, y=alt.Y("rank:Q", title="effective rank of the weights"), color=color, strokeDash=dash, tooltip=["line:N", "layer:N", "when:N", "rank:Q", "distinct:Q", "neurons:Q"])
+# %% ../nbs/15_explorer.ipynb #62245262
+def _altair():
+    try: import altair, vl_convert # noqa: F401 (the page needs both)
+    except ImportError: raise Refused("the explorer needs Altair: pip install 'zeroinit[explorer]'") from None
+    return altair
 
-# %% ../nbs/15_explorer.ipynb #8fd1d05a
+# %% ../nbs/15_explorer.ipynb #60f419c6
+def _none(results_root): return f"there are no records in {Path(results_root).name}; `zeroinit run demo` makes some"
+
+# %% ../nbs/15_explorer.ipynb #090b81b9
 def widget(
     results_root:str|Path="results", # folder of records
 ): # an Altair chart
@@ -132,13 +149,8 @@ def widget(
     for p in whole["params"]:
         if p["name"] == "pick": p["bind"] = dict(input="select", options=listed, name="runs ")
     return alt.Chart.from_dict(whole)
-def _altair():
-    try: import altair, vl_convert
-    except ImportError: raise Refused("the explorer needs Altair: pip install 'zeroinit[explorer]'") from None
-    return altair
-def _none(results_root): return f"there are no records in {Path(results_root).name}; `zeroinit run demo` makes some"
 
-# %% ../nbs/15_explorer.ipynb #a1bacec1
+# %% ../nbs/15_explorer.ipynb #1f126518
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:auto;padding:1rem;color:#222;background:#fff}
 h1,h2{line-height:1.2}label{display:inline-block;margin:.2rem .8rem .2rem 0}select{font:inherit;max-width:100%}.view{width:100%}.wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem}td,th{border-bottom:1px solid #8885;padding:.3rem .5rem;text-align:left;vertical-align:top}
@@ -163,16 +175,20 @@ function refill() { // each list holds what goes with the ones before it
 document.querySelectorAll("select, #lines input").forEach(e => e.addEventListener("change", () => { if (names.includes(e.id)) value[e.id] = e.value; refill(); }));
 Promise.all(Object.entries(specs).map(([id, s]) => vegaEmbed("#" + id, s, {actions: false, renderer: "svg"}).then(r => views.push(r.view)))).then(refill).then(() => document.body.dataset.ready = 1);"""
 
-# %% ../nbs/15_explorer.ipynb #856bae52
+# %% ../nbs/15_explorer.ipynb #916206cb
 def _picks(f): # of `curves`: what can be picked, with what is drawn then, and a sentence
     def told(g):
         n, went = sorted(set(g.groupby("line").n.max())), int(g[g.epoch == g.epoch.max()].diverged.sum())
         return f"{' to '.join(str(k) for k in (n[0], n[-1])[:len(n)])} seed{'s' if n[-1] > 1 else ''} a line" + (f", {went} diverged" if went else "")
     return [dict(zip(PICKS, g[list(PICKS)].iloc[0]), key=key, lines=sorted(set(g.line)), told=told(g)) for key, g in f.groupby("key")]
+
+# %% ../nbs/15_explorer.ipynb #7d266749
 def _choices(lines):
     "A check box for each line, with its colour."
     def one(x): return f'<label data-line="{html.escape(x)}"><input type="checkbox" checked value="{html.escape(x)}"><span class="swatch"{" data-dark" if color_of(x) == "#000000" else ""} style="background:{color_of(x)}"></span>{html.escape(line_of("", x)[1])}</label>'
     return "".join(map(one, lines))
+
+# %% ../nbs/15_explorer.ipynb #3de6ba2c
 def _table(v):
     "The verdicts, a row a claim."
     columns = ["claim", "statement", "published", "ours", "verdict"]
@@ -180,7 +196,7 @@ def _table(v):
     rows = "".join(f'<tr data-work="{"Schicho (2023)" if r.claim[0] == "S" else "Seo (2025)"}">' + "".join(cell(getattr(r, c)) for c in columns) + "</tr>" for r in v.itertuples())
     return "<table><tr>" + "".join(f"<th>{c}</th>" for c in columns) + f"</tr>{rows}</table>"
 
-# %% ../nbs/15_explorer.ipynb #2f0073e6
+# %% ../nbs/15_explorer.ipynb #bd7998f0
 def _body(found):
     "What stands on the page, and the scripts that move it."
     import vl_convert
@@ -195,7 +211,7 @@ def _body(found):
     return (f'<p>{pickers}</p><p id="lines">{_choices(sorted(set(f.line)))}</p><p id="told"></p>{views}<h2>Verdicts</h2><p>{claims}</p><div class="wide">{_table(verdicts(found=found))}</div>'
             f"<script>{script}</script><script>{{{told}\n{SCRIPT}}}</script>")
 
-# %% ../nbs/15_explorer.ipynb #a5a7f82e
+# %% ../nbs/15_explorer.ipynb #24966370
 def explorer(
     out:str|Path="explorer.html", # file to make
     results_root:str|Path="results", # folder of records

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['TOCS', 'words', 'shown', 'linked', 'api', 'gallery', 'toc', 'pages']
 
-# %% ../nbs/16_site.ipynb #235e134f
+# %% ../nbs/16_site.ipynb #e8365254
 import importlib, re, shutil
 from pathlib import Path
 
 from .basics import Refused, at_root, root
 
-# %% ../nbs/16_site.ipynb #6820f881
+# %% ../nbs/16_site.ipynb #6c42e9c9
 def words(
     text:str, # markdown
 )->str: # one line, no markup
@@ -20,7 +20,7 @@ def words(
     lines = [line for line in lines if line and "|" not in line]
     return re.split(r"(?<=[.:]) (?=[A-Z])", lines[-1])[-1].strip(" :") if lines else ""
 
-# %% ../nbs/16_site.ipynb #6b845948
+# %% ../nbs/16_site.ipynb #2d4f7442
 def shown(
     nb, # a notebook
     fold:bool=False, # code is folded away
@@ -39,7 +39,7 @@ def shown(
     nb.cells = kept
     return nb
 
-# %% ../nbs/16_site.ipynb #42cc77cb
+# %% ../nbs/16_site.ipynb #13bfc594
 def linked(
     text:str, # markdown
     folder:str, # of the file, below the repository's top: nbs, docs, or empty
@@ -55,7 +55,7 @@ def linked(
         return f"[{name}]({repository}/{path.as_posix()})"
     return re.sub(r"(!?)\[([^]]*)\]\(([^)\s]+)\)", to, text)
 
-# %% ../nbs/16_site.ipynb #12143d7d
+# %% ../nbs/16_site.ipynb #a8584d3b
 def api(
     module:str, # a module's name
 )->str: # markdown
@@ -71,7 +71,7 @@ def api(
         parts.append(re.sub(r"^---\s*|^\[source\].*\n", "", text, flags=re.M).replace("### ", "## ", 1).strip())
     return "\n\n".join(parts) + "\n"
 
-# %% ../nbs/16_site.ipynb #416cd9ab
+# %% ../nbs/16_site.ipynb #51986c67
 def gallery(
     top:Path, # of the checkout
 )->str: # markdown
@@ -86,12 +86,12 @@ def gallery(
         parts.append(f"## {first[0].lstrip('# ')}\n\n![{alt}](images/{png.name})\n\n{alt} [Notebook](nbs/{nb.name}){svg}")
     return "\n\n".join(parts) + "\n"
 
-# %% ../nbs/16_site.ipynb #5fab67c4
+# %% ../nbs/16_site.ipynb #5a253524
 TOCS = {"The works": ["nbs/story_*", "nbs/fig_forest", "gallery"], "Tutorials": ["nbs/lesson", "docs/rerun", "docs/extend", "docs/cluster", "docs/records"],
         "Schemes": ["nbs/schemes"], "Figures, as they are made": ["nbs/fig_[!f]*", "nbs/fig_f[!o]*", "nbs/run_experiment", "nbs/benchmark"],
         "The library, as it is built": ["nbs/[0-9]*"], "The library, function by function": ["api/*"], "More": ["cite"]}
 
-# %% ../nbs/16_site.ipynb #06135f44
+# %% ../nbs/16_site.ipynb #c26e3c0b
 def toc(
     out:Path, # folder of pages
 )->str: # markdown
@@ -102,7 +102,7 @@ def toc(
         if found: parts.append(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(found) + "\n```")
     return "\n\n".join(parts)
 
-# %% ../nbs/16_site.ipynb #e9909c6f
+# %% ../nbs/16_site.ipynb #1808bb3f
 def _first_page(top, out, repository, results_root):
     "The README, with the explorer, and with a word where there are no records."
     from zeroinit.explorer import explorer
@@ -114,7 +114,7 @@ def _first_page(top, out, repository, results_root):
     if not records(results_root, probes=False): links += f"\n\n```{{warning}}\nThere are no records in {Path(results_root).name}/: figures and numbers are those of the committed notebooks. `zeroinit run demo` makes some.\n```"
     (out/"index.md").write_text(f"{title}\n\n{links}\n{rest}\n\n{toc(out)}\n")
 
-# %% ../nbs/16_site.ipynb #81ae5fa2
+# %% ../nbs/16_site.ipynb #04dec148
 def pages(
     out:str|Path="_docs", # folder: `source` in it is made anew, for Sphinx to read
     results_root:str|Path="results", # folder of records, for the explorer
@@ -138,6 +138,8 @@ def pages(
     (out/"cite.md").write_text(f"# How to cite\n\nThis software, and both works:\n\n```yaml\n{(top/'CITATION.cff').read_text()}```\n")
     _first_page(top, out, repository, at_root(results_root))
     return out
+
+# %% ../nbs/16_site.ipynb #81de590d
 def _repository(): # where files without a page are
     from configparser import ConfigParser
     config = ConfigParser(); config.read(root()/"settings.ini")
