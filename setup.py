@@ -26,7 +26,7 @@ setup(
         "Programming Language :: Python :: 3",
     ],
     packages=find_packages(include=["zeroinit", "zeroinit.*"]),
-    package_data={"zeroinit": ["*.csv"]},
+    package_data={"zeroinit": ["*.csv", "*.html"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={k: cfg[f"{k}_requirements"].split() for k in ("timm", "ray", "tensorboard", "explorer", "notebooks", "dev")},

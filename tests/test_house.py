@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "sweep": {"suites", "speed", "engines", "cluster", "experiments", "results", "data"},  # data: to say once, before the first run, that it is missing
     "report": {"suites", "engines", "results"},
     "export": {"probes", "results", "suites"},
-    "explorer": {"forest", "plots", "protocols", "results", "suites", "verdicts"},
+    "explorer": {"claims", "forest", "plots", "protocols", "results", "suites", "verdicts"},
     "site": {"explorer", "results"},
     "command": {"suites", "sweep", "report", "results", "verdicts", "export", "explorer"},
     "plots": {"results", "probes"},  # probes: the names of the statistics it draws

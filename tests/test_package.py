@@ -13,6 +13,8 @@ import importlib, zeroinit
 assert zeroinit.__file__.startswith({str(tmp_path)!r}), zeroinit.__file__
 for name in {names}: importlib.import_module("zeroinit." + name)
 from zeroinit.results import environment, published
+from zeroinit.explorer import page
+assert "There are no records" in page("nowhere")
 assert len(published()) > 20 and environment("cpu")["git"] is None
 print(*zeroinit.schemes())
 """

@@ -67,10 +67,11 @@ def _export(a):
     made = tensorboard(a.out, a.results_root, a.suite)
     print(f"{len(made)} runs; look at them with: tensorboard --logdir {a.out}")
 
-# %% ../nbs/08_command.ipynb #22b04304
+# %% ../nbs/08_command.ipynb #a5c00001
 def _explorer(a):
     from zeroinit.explorer import explorer
-    print(os.path.relpath(explorer(a.out, a.results_root)))
+    made = explorer(a.out, a.results_root)
+    print(f"{os.path.relpath(made)}: {made.stat().st_size/1e6:.1f} MB; open it in a browser")
 
 # %% ../nbs/08_command.ipynb #5b3e9d70
 def _completion(a):
@@ -103,7 +104,7 @@ def parser(
     command("export", _export, "records as event files for TensorBoard", "export tensorboard --suite schicho-mnist --out runs && tensorboard --logdir runs",
             ("format", dict(choices=("tensorboard",))), results, ("--out", dict(default=".runs/tensorboard", metavar="DIR", help="folder for the files (default: .runs/tensorboard)")),
             ("--suite", dict(help="only this suite's runs", choices=suites)))
-    command("explorer", _explorer, "all records as one page to click through, which needs no network", "explorer --out explorer.html", results,
+    command("explorer", _explorer, "the records as one HTML page to pick and look in; it opens from the disk, without a network", "explorer --out explorer.html", results,
             ("--out", dict(default="explorer.html", metavar="FILE", help="the page (default: explorer.html)")))
     command("completion", _completion, "a script that completes this command in a shell", "completion bash > ~/.local/share/bash-completion/completions/zeroinit",
             ("shell", dict(choices=("bash", "zsh", "tcsh"))))
@@ -148,7 +149,7 @@ def main(argv=None): # arguments; None: the command line's
     "The `zeroinit` command; returns its exit code."
     a = parser().parse_args(argv)
     try:
-        for k in ("results_root", "ray", "suite"):
+        for k in ("results_root", "ray", "suite", "out"):
             if getattr(a, k, None) == "": raise Refused(f"{k.replace('_', '-')} is empty")
         if a.command == "run" and (why := contradicts(a)): raise Refused(why)
         if getattr(a, "watch", None) is not None and not 0 < a.watch < 1e6: raise Refused(f"--watch must be a positive number of seconds, not {a.watch:g}")
