@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from zeroinit.claims import CLAIMS, Runs
+from zeroinit.results import read_record, results_path
 
 TOP = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((TOP / "nbs").glob("*.ipynb"))
@@ -181,6 +183,20 @@ for p in Path("results").rglob("seed*.json"): assert read_record(p)["env"]["dirt
 strangers = set(Path("results").resolve().rglob("seed*.json")) - {p for runs in held.values() for _, p in runs}
 assert not strangers, strangers
 """)
+
+
+def test_claims_were_committed_before_the_runs_that_judge_them():
+    """As 09_claims says of itself: every record that judges at full length comes from a commit that holds the claims, the linear model on MNIST aside."""
+    git = lambda *a: subprocess.run(["git", *a], cwd=TOP, capture_output=True, text=True)
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("no whole history: a clone without --depth has it")
+    fixed = git("log", "--diff-filter=A", "--format=%H", "--", "nbs/09_claims.ipynb").stdout.split()[-1]
+    asked = {results_path(TOP / "results", e, s) for c in CLAIMS.values() for check in c.checks for runs in (check.ours, check.against) if isinstance(runs, Runs)
+             for e, seeds in runs.experiments() for s in seeds if (e.dataset, e.model) != ("mnist", "logistic") or s > 4}
+    judging = [p for p in asked if p.exists()]
+    assert len(judging) > 150
+    commits = {read_record(p)["env"]["git"] for p in judging}
+    assert all(git("merge-base", "--is-ancestor", fixed, c).returncode == 0 for c in commits), commits
 
 
 def test_nothing_of_this_machine_is_in_the_tree(tree):
