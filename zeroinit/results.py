@@ -83,8 +83,9 @@ def results_path(
 
 # %% ../nbs/06_results.ipynb #91bbd733
 def run_name(e, seed): # an experiment, the run's seed
-    "A run in words, as 'mnist fnn zero clean seed 0'."
-    return f"{e.dataset} {e.model} {e.scheme} {e.protocol} seed {seed}"
+    "A run in words, as 'mnist fnn zero clean seed 0'; a flaw of the published procedure that a clean run borrows is named."
+    flaws = [w for w, has in (("one draw", e.shared_init), ("fixed order", not e.reshuffle)) if has and e.protocol == "clean"]
+    return " ".join([e.dataset, e.model, e.scheme, e.protocol, *flaws, "seed", str(seed)])
 
 # %% ../nbs/06_results.ipynb #30e9c7b5
 def runs_of(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SUITES', 'PLAIN', 'LINEAR', 'SCALED', 'RESNETS', 'MIXED', 'SHORT', 'REDUCED', 'ANYWHERE', 'BRANCHED', 'ONLY_ON',
            'NOWHERE', 'suite', 'demo', 'schicho_mnist', 'schicho_cifar', 'schicho_gradients', 'schicho_resnet50',
-           'unseen_mnist', 'update_order', 'bias_scale', 'seo_residual_cnn', 'short_residual_cnn', 'mixed_fnn',
-           'seo_mixed', 'seo_tiny_imagenet', 'reduced_cifar', 'reduced_longer', 'schemes', 'of_suite']
+           'unseen_mnist', 'update_order', 'bias_scale', 'schicho_flaws', 'seo_residual_cnn', 'short_residual_cnn',
+           'mixed_fnn', 'seo_mixed', 'seo_tiny_imagenet', 'reduced_cifar', 'reduced_longer', 'schemes', 'of_suite']
 
 # %% ../nbs/07_suites.ipynb #c8d2f1e7
 from dataclasses import replace
@@ -100,6 +100,12 @@ def bias_scale():
     stds = (1e-6, 1e-5, 1e-4, 1e-3, .1, .5, 2, 5, 10, 20, 30, 50, 200, 300)
     return _grid(5, [dict(init="bias_normal", init_args=dict(std=float(s))) for s in stds], model="fnn", dataset="mnist")
 
+# %% ../nbs/07_suites.ipynb #d2c41a08
+@suite()
+def schicho_flaws():
+    "Two flaws of Schicho's (2023) procedure, each alone, in the fully connected network from default on MNIST: one initial draw for all runs; batches never shuffled anew. Else clean."
+    return _grid(10, [dict(init="default", shared_init=True), dict(init="default", reshuffle=False)], model="fnn", dataset="mnist")
+
 # %% ../nbs/07_suites.ipynb #64ae20d5
 MIXED = [dict(init=i) for i in ("default", "zero_ffn_in", "zero_ffn_out", "transient_noise")]
 
@@ -143,15 +149,15 @@ def seo_tiny_imagenet():
 REDUCED = dict(dataset="cifar10", train_size=2000, eval_size=500, batch_size=16, epochs=3, probe_steps=0)
 
 # %% ../nbs/07_suites.ipynb #ef84080f
-@suite("S6 J3 J4 J5")
+@suite("S1 S2 S3 S6 J3 J4 J5")
 def reduced_cifar():
     "The large models of both works on 2,000 CIFAR-10 images for three epochs, batches of 16: what a CPU can carry, and no more."
     def runs(n, rows, **told): return _grid(n, rows, **REDUCED, **told)
-    small = [x for m in ("logistic", "cnn") for x in runs(3, MIXED[:1], model=m)]
+    small = [*runs(3, MIXED[:1], model="logistic"), *runs(3, PLAIN, model="cnn")]
     mixed = [x for m in ("mixer", "vit") for x in runs(1, MIXED, model=m, precision="bf16")]
     r14 = runs(3, RESNETS, model="resnet14", both_modes=True)
     r50 = runs(1, [r for r in RESNETS if r["init"] != "published_resnet50_uniform"], model="resnet50", both_modes=True, precision="bf16")
-    return [*small, *r14, *mixed, *runs(1, MIXED[:1], model="bottleneck_resnet"), *r50]
+    return [*small, *r14, *mixed, *runs(1, [dict(init=i) for i in ("default", "zero_head")], model="bottleneck_resnet"), *r50]
 
 # %% ../nbs/07_suites.ipynb #024d8b57
 @suite("S6")
