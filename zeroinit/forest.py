@@ -15,7 +15,7 @@ from .plots import NAMES, NothingToDraw, _PALETTE, _curve, _sign, caption, color
 from .results import to_frame
 
 # %% ../nbs/10_forest.ipynb #e1a00006
-ANSWERS = {"yes": (_PALETTE[0], "o"), "no": (_PALETTE[3], "s"), "open": ("0.45", "D"), "missing": ("0.7", "v")} # colour, marker; open: neither; missing: some of its runs
+ANSWERS = {"yes": (_PALETTE[0], "o"), "no": (_PALETTE[3], "s"), "open": ("0.45", "D"), "missing": ("0.7", "v")} # colour, marker; open: neither can be said; missing: some of its runs
 
 # %% ../nbs/10_forest.ipynb #e1a00007
 def _line(ax, y, e): # axes, height, a row of `verdicts.effects`
@@ -34,12 +34,13 @@ def forest(
 ): # matplotlib figure
     "Every effect with its interval, claim by claim: filled at full length, hollow at a reduced size."
     rows = table[table["protocol"] == protocol]
-    if not len(rows): raise NothingToDraw("there are no effects to draw; `zeroinit run` makes records, `zeroinit list` names the suites")
+    if not len(rows): raise NothingToDraw("there are no effects to draw; `zeroinit run schicho-mnist` makes some, `zeroinit list` names the other suites")
     fig, (ax,) = panels(1, 9.5, 1.8 + .2*len(rows))
     for y, e in enumerate(rows.itertuples()): _line(ax, y, e)
     ax.set_yticks(range(len(rows)), [f"{e.claim}  {e.check}, against {e.than}" + (" (reduced)" if e.size == "reduced" else "") for e in rows.itertuples()], fontsize=7)
     for y in np.flatnonzero(rows.claim.ne(rows.claim.shift()))[1:]: ax.axhline(y - .5, color="0.6", lw=.8)
     ax.axvline(0, color="black", lw=1)
+    for y, n in enumerate(rows.n): ax.annotate(f"n = {n}", (1.005, y), xycoords=("axes fraction", "data"), fontsize=6.5, va="center", color="0.35")
     ax.set_xscale("symlog", linthresh=2, linscale=1.2)
     ticks = [-80, -20, -5, -2, -1, 0, 1, 2, 5, 20, 80]
     ax.set_xticks(ticks, [f"{t:+d}".replace("-", "−") if t else "0" for t in ticks], fontsize=8)
@@ -47,11 +48,11 @@ def forest(
     ax.set_xlabel("difference in points of test accuracy", fontsize=9)
     ax.grid(False, axis="y")
     for answer, (color, marker) in ANSWERS.items():
-        if answer in set(rows.answer): ax.plot([], [], marker, color=color, label=dict(open="neither", missing="runs missing").get(answer, answer))
-    ax.plot([], [], "d", mfc="none", mec="black", label="published")
+        if answer in set(rows.answer): ax.plot([], [], marker, color=color, label=dict(open="open: neither can be said", missing="runs missing").get(answer, answer))
+    if rows.published.notna().any(): ax.plot([], [], "d", mfc="none", mec="black", label="published")
     ax.legend(loc="lower left", fontsize=8, ncols=4, bbox_to_anchor=(0, 1))
     fig.suptitle("\n".join(textwrap.wrap(title, 90)), fontsize=12)
-    _sign(fig, f"pale band: where a yes must lie; bars: 95 % t intervals; hollow: reduced runs; {protocol} protocol; {about}".rstrip("; "))
+    _sign(fig, f"pale band: where a yes must lie; bars: 95 % t intervals; {'hollow: fewer epochs or images; ' * bool((rows['size'] == 'reduced').any())}axis: linear between −2 and +2, logarithmic beyond; {protocol} protocol; {about}".rstrip("; "))
     return fig
 
 # %% ../nbs/10_forest.ipynb #e1a00011
