@@ -337,7 +337,7 @@ def verdicts(
     return pd.DataFrame([_verdict_row(i, j, theirs[i], _share(j, signs[i])) for i, j in clean.items()])
 def _verdict_row(i, j, theirs, share):
     top = headline(j)
-    said = published_words(top.check if top else j.claim.checks[0], j.claim.work)
+    said = next((w for k in ([top.check] if top else []) + list(j.claim.checks) if (w := published_words(k, j.claim.work))), "")
     return dict(claim=i, statement=j.claim.statement, source=j.claim.source, so_far=by_place(j.outcomes), published=said, ours=_measured(top, j) if top else "", verdict=j.verdict,
                 as_published=theirs.verdict if any(o.effect or o.orders for o in theirs.outcomes) else "", reduced=j.at_reduced, same_verdict=share, sentence=sentence(j))
 
