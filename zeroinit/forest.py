@@ -37,7 +37,7 @@ def forest(
     if not len(rows): raise NothingToDraw("there are no effects to draw; `zeroinit run schicho-mnist` makes some, `zeroinit list` names the other suites")
     fig, (ax,) = panels(1, 9.5, 1.8 + .2*len(rows))
     for y, e in enumerate(rows.itertuples()): _line(ax, y, e)
-    ax.set_yticks(range(len(rows)), [f"{e.claim}  {e.check}, against {e.than}" + (" (reduced)" if e.size == "reduced" else "") for e in rows.itertuples()], fontsize=7)
+    ax.set_yticks(range(len(rows)), [f"{e.claim}  {e.check}" + ("" if e.than in e.check else f", against {e.than}") for e in rows.itertuples()], fontsize=7)
     for y in np.flatnonzero(rows.claim.ne(rows.claim.shift()))[1:]: ax.axhline(y - .5, color="0.6", lw=.8)
     ax.axvline(0, color="black", lw=1)
     for y, n in enumerate(rows.n): ax.annotate(f"n = {n}", (1.005, y), xycoords=("axes fraction", "data"), fontsize=6.5, va="center", color="0.35")
@@ -50,8 +50,8 @@ def forest(
     for answer, (color, marker) in ANSWERS.items():
         if answer in set(rows.answer): ax.plot([], [], marker, color=color, label=dict(open="open: neither can be said", missing="runs missing").get(answer, answer))
     if rows.published.notna().any(): ax.plot([], [], "d", mfc="none", mec="black", label="published")
-    ax.legend(loc="lower left", fontsize=8, ncols=4, bbox_to_anchor=(0, 1))
-    fig.suptitle("\n".join(textwrap.wrap(title, 90)), fontsize=12)
+    fig.legend(loc="outside upper center", fontsize=8, ncols=5)
+    ax.set_title("\n".join(textwrap.wrap(title, 90)), fontsize=12, x=.2)
     _sign(fig, f"pale band: where a yes must lie; bars: 95 % t intervals; {'hollow: fewer epochs or images; ' * bool((rows['size'] == 'reduced').any())}axis: linear between −2 and +2, logarithmic beyond; {protocol} protocol; {about}".rstrip("; "))
     return fig
 
