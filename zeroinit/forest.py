@@ -37,7 +37,7 @@ def forest(
     if not len(rows): raise NothingToDraw("there are no effects to draw; `zeroinit run schicho-mnist` makes some, `zeroinit list` names the other suites")
     fig, (ax,) = panels(1, 9.5, 1.8 + .2*len(rows))
     for y, e in enumerate(rows.itertuples()): _line(ax, y, e)
-    ax.set_yticks(range(len(rows)), [f"{e.claim}  {e.check}" + ("" if e.than in e.check else f", against {e.than}") for e in rows.itertuples()], fontsize=7)
+    ax.set_yticks(range(len(rows)), [f"{e.claim}  {e.check}" + ("" if e.check.endswith(e.than) else f", against {e.than}") for e in rows.itertuples()], fontsize=7)
     for y in np.flatnonzero(rows.claim.ne(rows.claim.shift()))[1:]: ax.axhline(y - .5, color="0.6", lw=.8)
     ax.axvline(0, color="black", lw=1)
     for y, n in enumerate(rows.n): ax.annotate(f"n = {n}", (1.005, y), xycoords=("axes fraction", "data"), fontsize=6.5, va="center", color="0.35")
