@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
+from matplotlib.transforms import ScaledTranslation
 
 from .basics import Refused, at_root, atomic, writable
 from .results import half_width, published, scheme_label, scores, to_frame, woken
@@ -96,7 +97,7 @@ def caption(
 # %% ../nbs/10_plots.ipynb #a3d8d954
 def _sign(fig, text, above=0): # lines kept free over it
     "The caption, in small print below the figure; how many lines it has."
-    lines = textwrap.wrap(text, int(14*fig.get_figwidth()))
+    lines = textwrap.wrap(text, int(16*fig.get_figwidth()))
     fig.supxlabel("\n".join([" "]*above + lines), fontsize=8, color="0.3")
     return len(lines)
 def _title(fig, title, where):
@@ -128,7 +129,7 @@ def bands(
 _DASHES = {"logistic": "--", "bias_normal(std=0.01)": (0, (1, 1.2))} # the others are solid; dotted lines are drawn above them
 def _curve(ax, runs, key, label):
     b, color, dashes = bands(runs), color_of(key), _DASHES.get(key, "-")
-    ax.plot(b.index, b["mean"], color=color, ls=dashes, lw=2, label=f"{label}: {round(b['mean'].iloc[-1], 6):.3f}", zorder=4 if key in _DASHES else 3)
+    ax.plot(b.index, b["mean"], color=color, ls=dashes, lw=3 if key == "bias_normal" else 2, label=f"{label}: {round(b['mean'].iloc[-1], 6):.3f}", zorder=4 if key in _DASHES else 3)
     ax.fill_between(b.index, b["mean"] - b.half, b["mean"] + b.half, color=color, alpha=.25, lw=0)
     ax.scatter(runs.epoch, runs.test_acc, s=5, color=color, alpha=.35, lw=0)
 
@@ -185,7 +186,8 @@ def _panel(ax, groups, p, chance, also):
     n = [g[3].seed.nunique() for g in groups]
     ax.set(xlabel="epoch", ylabel="test accuracy", title=f"{p} protocol, n = {min(n)}{f' to {max(n)}' if max(n) > min(n) else ''} seeds".strip())
     ax.locator_params(axis="x", integer=True)
-    ax.legend(fontsize=9, loc="upper center", bbox_to_anchor=(.5, -.24), frameon=False)
+    below = ax.transAxes + ScaledTranslation(0, -40/72, ax.figure.dpi_scale_trans) # below the axis and its label, however high the panel is
+    ax.legend(fontsize=9, loc="upper center", bbox_to_anchor=(.5, 0), bbox_transform=below, frameon=False)
     return marks
 
 # %% ../nbs/10_plots.ipynb #91f3ab07
@@ -235,7 +237,7 @@ def accuracy(
     if wide: _scales(_widest(fig, axes[len(protocols):]), below, kept[kept.protocol == below.protocol.iloc[0]])
     what = MODELS.get(next((m for m in kept.model if m != "logistic"), "logistic"), "several models")
     _title(fig, title, f"{what}, {PLACES.get(kept.dataset.iloc[0], kept.dataset.iloc[0])}")
-    _sign(fig, caption(pd.concat([kept, below]) if wide else kept, _about_curves(kept, marks), sorted(missing)))
+    _sign(fig, caption(pd.concat([kept, below]) if wide else kept, _about_curves(kept, marks), sorted(missing)), above=1)
     return fig
 
 # %% ../nbs/10_plots.ipynb #8355c359
@@ -451,7 +453,7 @@ def _explain(fig, marks, text): # marks that were drawn, the caption
     _asleep(asleep)
     kinds = [("", line(marker="o", ls=""), "mean over seeds" if "bar" in marks else "the one seed"), ("seed", line(marker="o", ls="", ms=4, alpha=.5), "one seed"),
              ("bar", line(marker="|", ms=8), "95 % t interval over seeds"), ("test_train_acc", line(marker="D", ls="", mfc="white"), "same images, model in training mode"),
-             ("test_eval_acc", line(marker="D", ls="", mfc="white"), "same images, model in evaluation mode"), ("baseline", line(ls="--"), "linear model, same training"),
+             ("test_eval_acc", line(marker="D", ls="", mfc="white"), "same images, model in evaluation mode"), ("baseline", line(ls="--"), "linear model, same images"),
              ("chance", line(ls=":"), "chance"), ("asleep", asleep, "no gradient at any update")]
     found = [(h, text) for kind, h, text in kinds if not kind or kind in marks]
     high = 9.6*_sign(fig, text, above=1 + 2*-(-len(found)//4)) + 6 # points
