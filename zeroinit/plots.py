@@ -443,6 +443,8 @@ def _places(points):
     "How many places the eye can tell apart: points within 1/80 of the panel's width are at one."
     from scipy.cluster.hierarchy import fclusterdata
     return len(set(fclusterdata(points, 2.2/80, "distance", method="complete")))
+
+# %% ../nbs/10_plots.ipynb #2d0a2256
 def _frame(axes, names, gradients, points, color, k):
     "One run at one update, drawn on its two axes."
     bars, cloud = axes
@@ -504,6 +506,8 @@ def _encoded(gif, ending, codec):
         out = Path(d, f"it.{ending}")
         subprocess.run([get_ffmpeg_exe(), "-v", "error", "-i", str(gif), *exact, *form, *codec.split(), str(out)], check=True, stdin=subprocess.DEVNULL)
         return base64.b64encode(out.read_bytes()).decode()
+
+# %% ../nbs/10_plots.ipynb #5b0e7c25
 def _gif_instead(gif, words):
     import base64
     data = base64.b64encode(Path(gif).read_bytes()).decode()
