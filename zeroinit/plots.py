@@ -511,7 +511,7 @@ def _encoded(gif, ending, codec):
 def _gif_instead(gif, words):
     import base64
     data = base64.b64encode(Path(gif).read_bytes()).decode()
-    return f'<img style="max-width: 100%" alt="{words}" src="data:image/gif;base64,{data}"><p>As a GIF: `pip install \'zeroinit[video]\'` makes it a video, to stop and step through.</p>'
+    return f'<img style="max-width: 100%" alt="{words}" src="data:image/gif;base64,{data}"><p>As a GIF: <code>pip install "zeroinit[video]"</code> makes it a video, to stop and step through.</p>'
 
 # %% ../nbs/10_plots.ipynb #5b0e7c23
 def video(
