@@ -29,7 +29,7 @@ setup(
     package_data={"zeroinit": ["*.csv", "*.html"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={k: cfg[f"{k}_requirements"].split() for k in ("timm", "ray", "tensorboard", "explorer", "notebooks", "dev")},
+    extras_require={k: cfg[f"{k}_requirements"].split() for k in ("timm", "ray", "tensorboard", "explorer", "video", "notebooks", "dev")},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         # papermill loads this group before it reads its arguments: see nbs/11_papermill_output.ipynb

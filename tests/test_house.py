@@ -169,6 +169,43 @@ def test_public_functions_say_what_they_do(path):
                     assert ast.get_docstring(n), n.name
 
 
+def raised(f):
+    """Names of the errors that leave a function: raised in its own body, not in a function within, nor where it catches them itself, nor as they came."""
+    found = set()
+    def look(node, caught):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)): continue
+            here = caught or isinstance(node, ast.Try) and bool(node.handlers) and child in node.body
+            if isinstance(child, ast.Raise) and child.exc and not here:
+                error = child.exc.func if isinstance(child.exc, ast.Call) else child.exc
+                found.update([error.id] if isinstance(error, ast.Name) else [])
+            look(child, here)
+    look(f, False)
+    return found
+
+
+def test_raised_sees_what_leaves_a_function():
+    source = """
+def f():
+    if x: raise A("x") from None
+    def g(): raise B("y")
+    try: raise C
+    except C: raise
+    except OSError as e: raise D(e)
+    raise e.kept
+"""
+    assert raised(ast.parse(source).body[0]) == {"A", "D"}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
+def test_public_functions_say_what_they_raise(path):
+    for c in cells(path):
+        if c.startswith("#| export"):
+            for n in ast.parse(c).body:
+                if isinstance(n, ast.FunctionDef) and not n.name.startswith("_"):
+                    assert [e for e in raised(n) if not re.search(rf"\b{e}\b", ast.get_docstring(n) or "")] == [], n.name
+
+
 def test_committed_records_are_whole_and_of_this_code(tree, call):
     """Every run of the suites that the README draws has its record, under the name that today's code gives it; and every record is a suite's."""
     call(sys.executable, "-c", """

@@ -201,10 +201,10 @@ IMAGENET = torch.tensor([.485, .456, .406]), torch.tensor([.229, .224, .225]) # 
 # %% ../nbs/00_batches.ipynb #76197dbb
 def pixels(
     scale:str, # a name in SCALES
-    d=None, # Images, whose mean and spread are meant by 'standard'
-    device=None, # where the images are; None: where those of `d` are
+    d:object=None, # Images, whose mean and spread are meant by 'standard'
+    device:str|torch.device=None, # where the images are; None: where those of `d` are
 )->Callable: # f(x), (B, C, H, W) from 0 to 255 to what the network sees
-    "What a network sees of a pixel: 0 to 1, 0 to 255, or normalised by channel."
+    "What a network sees of a pixel: 0 to 1, 0 to 255, or normalised by channel. Raise `Refused` for `imagenet` on images without three channels."
     if pick(scale, SCALES, "scale") == "unit": return lambda x: x.float().div_(255)
     if scale == "raw": return lambda x: x.float()
     mean, std = (t[:, None, None] for t in (IMAGENET if scale == "imagenet" else (d.mean, d.std.where(d.std > 0, 1.))))

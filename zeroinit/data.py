@@ -120,7 +120,7 @@ def holdout(
     seed:int=0, # of the order
     stratified:bool=True, # every class in proportion, or a plain random split
 )->tuple[Tensor, Tensor]: # indices to train on, indices held out
-    "Split the images of a training set; every prefix of either part is stratified too."
+    "Split the images of a training set; every prefix of either part is stratified too. Raise `Refused` if fewer than one would be left."
     if not 0 <= size < len(y): raise Refused(f"cannot hold out {size} of {len(y)} training images")
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     if stratified:
@@ -173,7 +173,7 @@ def fetching(
     folder:Path, # where it will live; archives that already lie there are used
     archives:str="*", # which files of `folder` may be its archives, as a pattern
 )->Iterator[Path]: # a folder to download into, gone at the end
-    "A temporary folder to download and decode in; any failure becomes one sentence."
+    "A temporary folder to download and decode in; any failure to do so raises `Refused` with one sentence."
     new = not folder.exists()
     writable(folder)
     with ExitStack() as stack:
@@ -247,7 +247,7 @@ def _read_tiny(path):
 def tiny_imagenet(
     folder:Path, # where tiny-imagenet-200.zip lies, or where it is downloaded to be decoded
 )->dict: # see `check`; its validation images, the only labelled ones left, are the test images
-    "Tiny ImageNet (Stanford CS231N): 200 classes, 500 training images each, 50 validation images each."
+    "Tiny ImageNet (Stanford CS231N): 200 classes, 500 training images each, 50 validation images each. Raise `Refused` for an archive that is cut or altered."
     path = folder/"tiny-imagenet-200.zip"
     if not path.exists():
         from torchvision.datasets.utils import download_url

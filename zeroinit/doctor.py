@@ -8,6 +8,7 @@ __all__ = ['MOST', 'Cause', 'cancelled', 'by_rounding', 'verdict', 'Diagnosis', 
 # %% ../nbs/05_doctor.ipynb #ff5cc0d6
 import copy, random
 from dataclasses import dataclass
+from typing import Callable
 
 import numpy as np
 import torch
@@ -274,16 +275,16 @@ def _both(start, x, y, loss, seed, control, told):
 def diagnose(
     model:nn.Module, # any; left as it is, bit for bit
     scheme:str=None, # a scheme to try on the copy, see `schemes`; None: the model as it is
-    batch=None, # an input, or (input, target); None: made up
+    batch:Tensor|tuple=None, # an input, or (input, target); None: made up
     steps:int=8, # updates
     *, optimizer:str="adam", # or sgd
     lr:float=1e-3, # learning rate
-    loss=None, # loss(output, target); None: cross entropy for classes, else mean square
+    loss:Callable=None, # loss(output, target); None: cross entropy for classes, else mean square
     seed:int=0, # of all that is drawn
     control:bool=True, # whether a copy in float64 tells rounding from signal
     **told, # to `initialize`: only, skip, roles, strict, the scheme's own
 )->Diagnosis:
-    "Train a copy for a few updates: which layers wake when, which never, and why."
+    "Train a copy for a few updates: which layers wake when, which never, and why. Raise `Refused` for what is no model, a batch that does not go through it, or a loss without a target."
     pick(optimizer, OPTIMIZERS, "optimizer")
     if not isinstance(model, nn.Module): raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
     if not isinstance(steps, int) or steps < 1: raise Refused(f"steps must be a whole number from 1 on, not {steps!r}")

@@ -43,7 +43,7 @@ def start(
     seed:int, # of the run
     image_shape:tuple, # (C, H, W)
     classes:int, # outputs
-    seen=None, # images as the model gets them, for schemes that look at data
+    seen:torch.Tensor=None, # images as the model gets them, for schemes that look at data
 )->torch.nn.Module: # initialised, on the CPU
     "The model of a run before its first update."
     base = 0 if e.shared_init else seed # what the scheme does not draw itself
@@ -60,7 +60,7 @@ def split(
     y, # (N,) training labels
     seed:int, # of the run
 )->tuple: # indices to train on, in the order of a fixed-order run; indices to validate on, or None
-    "Cut a training set by the experiment's split: 7,000 images are held out, or a sixth where that is fewer."
+    "Cut a training set by the experiment's split: 7,000 images are held out, or a sixth where that is fewer. Raise `Refused` if there are too few."
     size = min(7000, len(y)//6)
     if e.split != "whole" and not size: raise Refused(f"{len(y)} training images are too few to hold any out; there must be 6 or more")
     if e.split == "stratified": train, held = holdout(y, size)
@@ -88,7 +88,7 @@ def _on_device(dataset, data_root, device):
 def device_of(
     name:str, # auto, cpu, cuda, cuda:1
 )->torch.device:
-    "The device asked for; auto takes a CUDA device if there is one."
+    "The device asked for; auto takes a CUDA device if there is one. Raise `Refused` if there is none of this name."
     if name == "auto": name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         if torch.device(name).type in ("cpu", "cuda"): return torch.empty(0, device=name).device
@@ -129,7 +129,8 @@ def alone(
     name:str="this run", # for the sentence
     wait:bool=True, # for another process to finish; False: raise `Busy`
 ):
-    "Hold a run's lock. A thread of the same process that holds it already is let in, and so is a process whose driver holds it."
+    """Hold a run's lock. A thread of the same process that holds it already is let in, and so is a process whose driver holds it.
+    Raise `Unwritable` where there can be no lock, and `Busy` where another process holds it and there is no waiting."""
     if str(lock) in granted: yield; return
     from filelock import FileLock, Timeout
     try: lock.parent.mkdir(parents=True, exist_ok=True)
@@ -281,7 +282,7 @@ def at_once(
     speed:str="auto", # a name in SPEEDS
     together:int=None, # as a person gave it; None: as in TOGETHER
 )->int:
-    "How many seeds of an experiment are trained together; 1 for those that cannot be, or that the plain path is for."
+    "How many seeds of an experiment are trained together; 1 for those that cannot be, or that the plain path is for. Raise `Refused` for fewer than 1, or more than one with speed compile."
     if together is not None and together < 1: raise Refused(f"together must be 1 or more, not {together}")
     if speed == "compile" and (together or 1) > 1: raise Refused("speed compile is for one model at a time; choose together 1 or speed auto")
     if speed in ("plain", "compile"): return 1
@@ -320,7 +321,7 @@ def run(
 # %% ../nbs/07_experiments.ipynb #4b0cf9d8
 def there(
     path:Path, # where a record would be; call it with the run's lock in hand
-): # the record, or None
+)->dict: # the record, or None
     "The record that is there. Something that is no record is moved away, with a warning."
     if not path.exists(): return None
     try: return read_record(path)

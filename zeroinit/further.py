@@ -24,13 +24,23 @@ from .works import filled
 
 # %% ../nbs/02_further.ipynb #4f76aaa3
 _ALSO = dict(on=LAYERS, also=EMBEDDINGS, split=True)
+
+# %% ../nbs/02_further.ipynb #4f76aad0
 @scheme(**_ALSO)
-def xavier_uniform(layer, gain=1.):
+def xavier_uniform(
+    layer:nn.Module, # to give rules for
+    gain:float=1., # factor on the standard deviation
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Uniform with variance gain² * 2/(fan_in + fan_out), biases 0 (Glorot & Bengio 2010)."
     numbers(gain=gain)
     return filled(layer, torch_rule(f"Xavier uniform, gain {gain:.4g}", nn.init.xavier_uniform_, gain=gain))
+
+# %% ../nbs/02_further.ipynb #4f76aad1
 @scheme(**_ALSO)
-def xavier_normal(layer, gain=1.):
+def xavier_normal(
+    layer:nn.Module, # to give rules for
+    gain:float=1., # factor on the standard deviation
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Normal with variance gain² * 2/(fan_in + fan_out), biases 0 (Glorot & Bengio 2010)."
     numbers(gain=gain)
     return filled(layer, torch_rule(f"Xavier normal, gain {gain:.4g}", nn.init.xavier_normal_, gain=gain))
@@ -39,35 +49,63 @@ def xavier_normal(layer, gain=1.):
 def _kaiming(layer, init, name, mode, nonlinearity):
     pick(mode, ("fan_in", "fan_out"), "mode"); pick(nonlinearity, ("linear", "relu", "tanh", "sigmoid", "selu", "leaky_relu"), "nonlinearity")
     return filled(layer, torch_rule(f"Kaiming {name}, {mode}, {nonlinearity}", init, mode=mode, nonlinearity=nonlinearity))
+
+# %% ../nbs/02_further.ipynb #42bde1d0
 @scheme(**_ALSO)
-def kaiming_uniform(layer, mode="fan_in", nonlinearity="relu"):
+def kaiming_uniform(
+    layer:nn.Module, # to give rules for
+    mode:str="fan_in", # whose number sets the variance: fan_in (a neuron's inputs) or fan_out
+    nonlinearity:str="relu", # behind the layer: linear, relu, tanh, sigmoid, selu or leaky_relu
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Uniform with variance gain²/fan, the gain of the activation (2 for ReLU), biases 0 (He et al. 2015)."
     return _kaiming(layer, nn.init.kaiming_uniform_, "uniform", mode, nonlinearity)
+
+# %% ../nbs/02_further.ipynb #42bde1d1
 @scheme(**_ALSO)
-def kaiming_normal(layer, mode="fan_in", nonlinearity="relu"):
+def kaiming_normal(
+    layer:nn.Module, # to give rules for
+    mode:str="fan_in", # whose number sets the variance: fan_in (a neuron's inputs) or fan_out
+    nonlinearity:str="relu", # behind the layer: linear, relu, tanh, sigmoid, selu or leaky_relu
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Normal with variance gain²/fan, the gain of the activation (2 for ReLU), biases 0 (He et al. 2015)."
     return _kaiming(layer, nn.init.kaiming_normal_, "normal", mode, nonlinearity)
 
 # %% ../nbs/02_further.ipynb #0d58ce36
 @scheme(**_ALSO)
-def lecun_normal(layer):
+def lecun_normal(
+    layer:nn.Module, # to give rules for
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Normal with variance 1/fan_in, biases 0 (LeCun et al. 1998)."
     return filled(layer, torch_rule("LeCun normal", nn.init.kaiming_normal_, nonlinearity="linear"))
+
+# %% ../nbs/02_further.ipynb #0d58ced0
 @scheme(on=LAYERS + EMBEDDINGS, maybe=("token", "position"), also=(Free,))
-def truncated_normal(layer, std=.02):
-    "Normal, cut at two standard deviations, biases 0; embeddings, class tokens and positions too, where there are any (as in BERT and ViT)."
+def truncated_normal(
+    layer:nn.Module, # to give rules for
+    std:float=.02, # before the cut, 0 or more
+)->dict: # 'weight', 'bias' or another part -> its rule
+    """Normal, cut at two standard deviations, biases 0; embeddings, class tokens and positions too, where there are any (as in BERT and ViT).
+    Raise `Refused` for a negative std."""
     numbers(std=std)
     if std < 0: raise Refused(f"std must be 0 or more, not {std}")
     return filled(layer, torch_rule(f"N(0, {std:.4g}²), cut at 2 std", nn.init.trunc_normal_, std=std, a=-2*std, b=2*std))
+
+# %% ../nbs/02_further.ipynb #0d58ced1
 @scheme(**_ALSO)
-def orthogonal(layer, gain=1.):
+def orthogonal(
+    layer:nn.Module, # to give rules for
+    gain:float=1., # factor on the orthonormal matrix
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Orthonormal rows or columns times gain, of the weight as (out, everything else); biases 0 (Saxe et al. 2014)."
     numbers(gain=gain)
     return filled(layer, torch_rule(f"orthogonal, gain {gain:.4g}", nn.init.orthogonal_, gain=gain))
 
 # %% ../nbs/02_further.ipynb #1d50fe8e
 @scheme(on=LAYERS, split=True)
-def delta_orthogonal(layer, gain=1.):
+def delta_orthogonal(
+    layer:nn.Module, # to give rules for
+    gain:float=1., # factor on the orthogonal matrix
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Convolutions: an orthogonal matrix at the centre tap, 0 elsewhere; linear layers orthogonal; biases 0 (Xiao et al. 2018)."
     numbers(gain=gain)
     def matrix(m, n, g): return nn.init.orthogonal_(torch.empty(m, n), gain, generator=g)
@@ -76,11 +114,20 @@ def delta_orthogonal(layer, gain=1.):
 # %% ../nbs/02_further.ipynb #179ce8e8
 def _closed(site): return site is not None and "branch_last" in site.roles
 @scheme(on=LAYERS, branches=True, split=True)
-def zero_hadamard(layer, site=None):
+def zero_hadamard(
+    layer:nn.Module, # to give rules for
+    site:object=None, # the layer's `Site`: its roles, branch and attention; None: not known
+)->dict: # 'weight', 'bias' or another part -> its rule
     "ZerO: identities, partial where a layer narrows, by a Hadamard matrix where it widens; last layer of a residual branch 0; biases 0 (Zhao et al. 2022)."
     return filled(layer, ZERO if _closed(site) else centre(layer, "ZerO", lambda m, n, g: zero_matrix(m, n)))
+
+# %% ../nbs/02_further.ipynb #179ce8e9
 @scheme(on=LAYERS, branches=True, split=True)
-def idinit(layer, site=None, last=1e-6):
+def idinit(
+    layer:nn.Module, # to give rules for
+    site:object=None, # the layer's `Site`: its roles, branch and attention; None: not known
+    last:float=1e-6, # factor on the identity in the last layer of a residual branch
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Identities, repeated where a layer widens or narrows, at the centre tap; last layer of a residual branch times `last`; biases 0 (after IDInit, Pan et al. 2025)."
     numbers(last=last)
     size = last if _closed(site) else 1.
@@ -88,7 +135,11 @@ def idinit(layer, site=None, last=1e-6):
 
 # %% ../nbs/02_further.ipynb #6cc191a4
 @scheme(on=LAYERS, branches=True)
-def constnet(layer, site=None, gain=1.):
+def constnet(
+    layer:nn.Module, # to give rules for
+    site:object=None, # the layer's `Site`: its roles, branch and attention; None: not known
+    gain:float=1., # what the weights of a neuron sum up to
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Every weight gain/fan_in, so each neuron averages what it sees; head and last layer of a residual branch 0; biases 0 (after ConstNet, Blumenfeld et al. 2020)."
     numbers(gain=gain)
     closed = _closed(site) or site is not None and "head" in site.roles
@@ -96,17 +147,31 @@ def constnet(layer, site=None, gain=1.):
 
 # %% ../nbs/02_further.ipynb #1f25c61e
 @scheme(on=("branch_norm",))
-def zero_gamma(layer):
+def zero_gamma(
+    layer:nn.Module, # to give rules for
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Weight of the norm that ends a residual branch 0; nothing else (Goyal et al. 2017)."
     return dict(weight=ZERO)
+
+# %% ../nbs/02_further.ipynb #1f25c61f
 @scheme(on=("branch_end",))
-def rezero(layer, alpha=0.):
-    "A scalar that learns, 0 at the start, on every residual branch; nothing else (ReZero, Bachlechner et al. 2020)."
+def rezero(
+    layer:nn.Module, # to give rules for
+    alpha:float=0., # the scalar at the start
+)->dict: # 'weight', 'bias' or another part -> its rule
+    """A scalar that learns, 0 at the start, on every residual branch; nothing else (ReZero, Bachlechner et al. 2020).
+    Raise `Untreatable` where the branch ends in weights that are zero already: it would never open."""
     if not alpha and not layer.weight.is_meta and not layer.weight.any():
         raise Untreatable("its weight is zero already, and with a scalar of zero on it the branch would never open; set one of the two, for a norm by default first")
     return dict(alpha=_scalar(alpha))
+
+# %% ../nbs/02_further.ipynb #1f25c620
 @scheme(on=LAYERS + ("branch_end",))
-def skipinit(layer, site=None, alpha=0.):
+def skipinit(
+    layer:nn.Module, # to give rules for
+    site:object=None, # the layer's `Site`: its roles, branch and attention; None: not known
+    alpha:float=0., # the scalar at the start
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Weights Kaiming normal, biases 0, and a scalar that learns, 0 at the start, on every residual branch, whose last norm is at (1, 0) (SkipInit, De & Smith 2020)."
     rules = filled(layer, constant(1.)) if is_kind(layer, NORMS) else kaiming_normal(layer)
     return rules | (dict(alpha=_scalar(alpha)) if site is not None and "branch_end" in site.roles else {})
@@ -116,7 +181,10 @@ def _scalar(alpha):
 
 # %% ../nbs/02_further.ipynb #3113db36
 @scheme(on=LAYERS + ("branch_last",))
-def fixup(layer, site=None):
+def fixup(
+    layer:nn.Module, # to give rules for
+    site:object=None, # the layer's `Site`: its roles, branch and attention; None: not known
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Head and last layers of residual branches 0, inner ones Kaiming times L^(-1/(2m-2)), a multiplier and scalar biases that learn (Fixup, Zhang et al. 2019)."
     inner = site.branch if site is not None else None
     if is_kind(layer, NORMS): return {}
@@ -130,26 +198,44 @@ def fixup(layer, site=None):
 
 # %% ../nbs/02_further.ipynb #d65f4a06
 @scheme(on=("head",))
-def mup_readout(layer):
+def mup_readout(
+    layer:nn.Module, # to give rules for
+)->dict: # 'weight', 'bias' or another part -> its rule
     "The readout's weight and bias 0; nothing else (muP, Yang et al. 2022)."
     return filled(layer, ZERO)
+
+# %% ../nbs/02_further.ipynb #d65f4a07
 @scheme(on=("modulation",))
-def adaln_zero(layer):
+def adaln_zero(
+    layer:nn.Module, # to give rules for
+)->dict: # 'weight', 'bias' or another part -> its rule
     "The layer that makes shifts, scales and gates of an adaptive norm: weight and bias 0; nothing else (adaLN-Zero, Peebles & Xie 2023)."
     return filled(layer, ZERO)
+
+# %% ../nbs/02_further.ipynb #d65f4a08
 @scheme(on=("zero_conv",))
-def zero_conv(layer):
+def zero_conv(
+    layer:nn.Module, # to give rules for
+)->dict: # 'weight', 'bias' or another part -> its rule
     "A zero convolution's weight and bias 0; nothing else (ControlNet, Zhang et al. 2023)."
     return filled(layer, ZERO)
 
 # %% ../nbs/02_further.ipynb #6346c86e
 @scheme(on=("lora_down", "lora_up"), also=(Free,))
-def lora(layer, site=None):
+def lora(
+    layer:nn.Module, # to give rules for
+    site:object=None, # the layer's `Site`: its roles, branch and attention; None: not known
+)->dict: # 'weight', 'bias' or another part -> its rule
     "The down matrix U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the up matrix 0; nothing else (LoRA, Hu et al. 2022)."
     up = site is None or "lora_up" in site.roles
     return filled(layer, ZERO if up else torch_rule("Kaiming uniform, a = √5", nn.init.kaiming_uniform_, a=math.sqrt(5)))
+
+# %% ../nbs/02_further.ipynb #6346c86f
 @scheme(on=("layer_scale",))
-def layerscale(layer, value=1e-5):
+def layerscale(
+    layer:nn.Module, # to give rules for
+    value:float=1e-5, # of every entry
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Every layer scale one small value; nothing else (LayerScale, Touvron et al. 2021: 1e-4 to 1e-6, the deeper the smaller)."
     return dict(weight=constant(value))
 
@@ -175,8 +261,16 @@ def _mimetic(attention, g, a_qk, b_qk, a_vo, b_vo):
 
 # %% ../nbs/02_further.ipynb #90901fb9
 @scheme(on=("query", "key", "value", "attention_out"))
-def mimetic(layer, site=None, a_qk=.7, b_qk=.7, a_vo=.4, b_vo=.4):
-    "Each head's query-key product near a Z + b I, value-output product near a Z - b I; biases 0; nothing else (Trockman & Kolter 2023)."
+def mimetic(
+    layer:nn.Module, # to give rules for
+    site:object=None, # the layer's `Site`: its roles, branch and attention; None: not known
+    a_qk:float=.7, # factor on the random Z in the query-key product
+    b_qk:float=.7, # factor on the identity in it
+    a_vo:float=.4, # factor on Z in the value-output product
+    b_vo:float=.4, # factor on the identity that is taken from it
+)->dict: # 'weight', 'bias' or another part -> its rule
+    """Each head's query-key product near a Z + b I, value-output product near a Z - b I; biases 0; nothing else (Trockman & Kolter 2023).
+    Raise `Untreatable` where its four layers and the number of heads are not known, or do not fit."""
     group, role = site.attention, next(r for r in ("query", "key", "value", "attention_out") if r in site.roles)
     if group is None or len(group.sites) < 4 or not group.heads: raise Untreatable("its query, key, value, output and number of heads are not all known")
     shapes = {r: s.layer.weight.shape for r, s in group.sites.items()}
@@ -193,7 +287,7 @@ def unit_variance(
     sites:list, # of the layers to scale, biases 0
     batch:torch.Tensor, # an input of the model
 )->dict: # site's name -> why it was left as it was
-    "Scale each layer's weight so that its output on the batch has variance 1."
+    "Scale each layer's weight so that its output on the batch has variance 1. Raise `Refused` if the batch does not go through the model."
     biased = {s.name: "its bias is not zero" for s in sites if s.tensor("bias") is not None and s.tensor("bias").any()}
     waiting, modes, left = {id(s.owner): s for s in sites if s.name not in biased}, {m: m.training for m in model.modules()}, biased
     def scale(layer, inputs, out):
@@ -213,8 +307,11 @@ def unit_variance(
 
 # %% ../nbs/02_further.ipynb #177f5968
 @scheme(on=LAYERS, finish=unit_variance)
-def lsuv(layer):
-    "Orthogonal weights, then scaled so that each layer's output on a batch has variance 1; biases 0 (LSUV, Mishkin & Matas 2016)."
+def lsuv(
+    layer:nn.Module, # to give rules for
+)->dict: # 'weight', 'bias' or another part -> its rule
+    """Orthogonal weights, then scaled so that each layer's output on a batch has variance 1; biases 0 (LSUV, Mishkin & Matas 2016).
+    Raise `Untreatable` for torch's MultiheadAttention."""
     if isinstance(layer, (Projection, nn.modules.linear.NonDynamicallyQuantizableLinear)):
         raise Untreatable("torch's MultiheadAttention uses its weights without calling a layer, so its output cannot be seen")
     return filled(layer, torch_rule("orthogonal, then output variance 1 on the batch", nn.init.orthogonal_))

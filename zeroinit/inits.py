@@ -22,7 +22,7 @@ from .rules import SCHEMES, Change, Rule, Untreatable, arguments, described, fla
 from .works import head_rule
 
 # %% ../nbs/02_inits.ipynb #54ef210b
-def schemes(): # name -> what it does, and its source
+def schemes()->dict: # name -> what it does, and its source
     "All schemes by name."
     return described()
 
@@ -106,14 +106,14 @@ def plan(
     model:nn.Module, # any
     scheme:str, # a scheme's name
     head_bias:str=None, # 'log_prior', or None: as the scheme says
-    *, only=None, # where: layer types, roles, patterns of names; None: where the scheme is for
-    skip=None, # where not
+    *, only:type|str|list=None, # where: layer types, roles, patterns of names; None: where the scheme is for
+    skip:type|str|list=None, # where not
     roles:dict=None, # pattern of layer names -> role or roles, by hand
     strict:bool=True, # raise where a layer cannot be treated, else note it
     batch:Tensor=None, # an input of the model, for its shape
     **args, # the scheme's own
 )->tuple: # parameter name (or <layer>.output and the like) -> Planned; name -> why not, with strict off; sites
-    "What a scheme would do to a model; a tied tensor is planned once, where it first appears."
+    "What a scheme would do to a model; a tied tensor is planned once, where it first appears. Raise `Refused`, or its kind `Untreatable`, where it cannot."
     model, batch = inner(model), batch[0] if isinstance(batch, (tuple, list)) else batch
     choice, strict = Choice(only, skip), flag(strict=strict)
     required, needs = _needed(scheme, args, choice)
@@ -200,13 +200,13 @@ def initialize(
     scheme:str, # a scheme's name, see `schemes`
     generator:torch.Generator=None, # source of all randomness; None: torch's global one
     head_bias:str=None, # 'log_prior', or None: as the scheme says
-    *, only=None, # where: a layer type, a role, a pattern of names, or several; None: where the scheme is for
-    skip=None, # where not
+    *, only:type|str|list=None, # where: a layer type, a role, a pattern of names, or several; None: where the scheme is for
+    skip:type|str|list=None, # where not
     roles:dict=None, # pattern of layer names -> role or roles, by hand; see `zeroinit.parts.ROLES`
     batch:Tensor=None, # an input of the model: for schemes that look at data, and where the model takes no usual shape
     strict:bool=True, # raise where the scheme cannot treat a layer; False: list it
     **args, # the scheme's own, as std=0.01
-): # table: parameter, role, shape, rule ('left alone' if none), mean, std, min, max, zero_share
+)->object: # pandas frame: parameter, role, shape, rule ('left alone' if none), mean, std, min, max, zero_share
     "Apply a scheme to a model, and say what it did; raise `Refused`, with the model untouched, where it cannot. Make the optimiser afterwards."
     if not isinstance(model, nn.Module): raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
     if not isinstance(generator, (torch.Generator, type(None))):

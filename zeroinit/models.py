@@ -156,7 +156,7 @@ def torchvision_model(
     *, image_shape:tuple, # (C, H, W)
     classes:int, # outputs
 )->nn.Module: # (B, C, H, W) -> (B, classes)
-    "One of torchvision's classifiers, untrained."
+    "One of torchvision's classifiers, untrained. Raise `Refused` for images that are neither grey nor colour."
     from torchvision import models
     pick(name, models.list_models(module=models), "torchvision model")
     C, H, W = image_shape
@@ -176,7 +176,7 @@ def timm_model(
     *, image_shape:tuple, # (C, H, W)
     classes:int, # outputs
 )->nn.Module: # (B, C, H, W) -> (B, classes)
-    "One of timm's classifiers, untrained; timm is an extra."
+    "One of timm's classifiers, untrained. Raise `Refused` without timm, which is an extra."
     try: import timm
     except ImportError: raise Refused("models of timm need the timm package: pip install 'zeroinit[timm]'") from None
     pick(name, timm.list_models(), "timm model")

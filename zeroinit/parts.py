@@ -211,8 +211,8 @@ def _matches(site, key, selector):
 class Choice:
     "What `only` and `skip` leave."
     def __init__(self,
-        only=None, # a type, a role, a pattern, or several; None: everything
-        skip=None, # the same; None: nothing
+        only:type|str|list=None, # a type, a role, a pattern, or several; None: everything
+        skip:type|str|list=None, # the same; None: nothing
     ):
         def several(s): return None if s is None else list(s) if isinstance(s, (list, tuple, set)) else [s]
         self.only, self.skip = several(only), several(skip) or []

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLORS', 'NAMES', 'PLACES', 'MODELS', 'plain', 'line_of', 'color_of', 'panels', 'NothingToDraw', 'caption', 'save',
            'bands', 'wanted', 'accuracy', 'gradient_frame', 'gradient_boxes', 'wave', 'layer_map', 'wake_frame',
-           'story', 'speed', 'history', 'plane', 'motion', 'save_motion']
+           'story', 'speed', 'history', 'plane', 'motion', 'save_motion', 'video']
 
 # %% ../nbs/10_plots.ipynb #8d195689
 import json, tempfile, textwrap
@@ -552,41 +552,88 @@ def plane(
     return points/max(np.abs(points).max(), 1e-30)
 
 # %% ../nbs/10_plots.ipynb #2d0a2255
-def _frame(axes, names, gradients, points, key, k):
+def _places(points):
+    "How many places the eye can tell apart: points within 1/80 of the panel's width are at one."
+    from scipy.cluster.hierarchy import fclusterdata
+    return len(set(fclusterdata(points, 2.2/80, "distance", method="complete")))
+
+# %% ../nbs/10_plots.ipynb #2d0a2256
+def _frame(axes, names, gradients, points, color, k):
     "One run at one update, drawn on its two axes."
     bars, cloud = axes
     for ax in axes: ax.clear()
-    bars.barh(range(len(names))[::-1], np.maximum(gradients[k], 1e-8), left=1e-8, color=color_of(key))
-    bars.set(xscale="log", xlim=(1e-7, 1), title=NAMES.get(key, key), xlabel="largest gradient", yticks=range(len(names))[::-1], yticklabels=names)
-    cloud.scatter(*points[k].T, s=18, alpha=.6, color=color_of(key), linewidths=0)
-    n = len(np.unique(points[k].round(6), axis=0))
-    cloud.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[], xlabel=f"{len(points[k])} neurons at {n} place" + "s"*(n > 1))
+    rows = range(len(names))[::-1]
+    bars.barh(rows, np.maximum(gradients[k] - 1e-8, 0), left=1e-8, color=color)
+    for row, size in zip(rows, gradients[k]):
+        if size == 0: bars.text(.03, row, "none", color="0.4", va="center", fontsize=10, backgroundcolor="white", transform=bars.get_yaxis_transform())
+    bars.set(xscale="log", xlim=(1e-8, 1), yticks=rows, yticklabels=names)
+    bars.set_xlabel("gradient: how hard a layer is pushed", fontsize=11)
+    cloud.scatter(*points[k].T, s=24, alpha=.6, color=color, linewidths=0)
+    n = _places(points[k])
+    cloud.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[], aspect="equal", xlabel=f"{len(points[k])} neurons at {n} place" + "s"*(n > 1))
 
 # %% ../nbs/10_plots.ipynb #58831290
 def motion(
-    runs:dict, # scheme's label -> (names of layers from input to output, gradients (T, layers), points (T, N, 2))
+    runs:dict, # words above -> (names of layers from input to output, gradients (T, layers), points (T, N, 2))
     words:str="", # below the pictures
+    updates:list=None, # T numbers: which updates are shown; None: 1 to T
 ): # matplotlib animation, a frame an update
     "Runs side by side, update by update: which layers have a gradient, and where a layer's neurons are."
     from matplotlib.animation import FuncAnimation
-    fig, axes = panels(len(runs), 3.6, 2.6, rows=2)
-    T = min(len(r[1]) for r in runs.values())
+    fig, axes = panels(len(runs), 4.2, 3., rows=2)
+    updates = updates or range(1, min(len(r[1]) for r in runs.values()) + 1)
     def draw(k):
-        for i, (key, (names, gradients, points)) in enumerate(runs.items()): _frame((axes[i], axes[len(runs) + i]), names, gradients, points, key, k)
-        fig.suptitle(f"update {k + 1}")
-        fig.supxlabel(words, fontsize=8)
-    return FuncAnimation(fig, draw, frames=T, interval=350)
+        for i, (title, run) in enumerate(runs.items()):
+            _frame((axes[i], axes[len(runs) + i]), *run, _PALETTE[i], k)
+            axes[i].set_title(title)
+        fig.suptitle(f"update {updates[k]:,}")
+        fig.supxlabel(words, fontsize=9)
+    return FuncAnimation(fig, draw, frames=len(updates))
 
 # %% ../nbs/10_plots.ipynb #a6fd3177
 def save_motion(
     moving, # of `motion`
     name:str, # file name without its ending
     images:str|Path="images", # folder
+    seconds=lambda k: .3, # how long frame k stands; the last one stands for 2
 )->Path: # the GIF
     "Write an animation as a GIF."
-    from matplotlib.animation import PillowWriter
+    from PIL import Image
     path = writable(at_root(images))/f"{name}.gif"
     with tempfile.TemporaryDirectory() as d:
-        moving.save(f"{d}/it.gif", writer=PillowWriter(fps=3), dpi=80)
-        data = Path(d, "it.gif").read_bytes()
+        moving.save(f"{d}/it.gif", writer="pillow", dpi=100)
+        with Image.open(f"{d}/it.gif") as it:
+            stand = [round(1000*seconds(k)) for k in range(it.n_frames - 1)] + [2000]
+            it.save(f"{d}/held.gif", save_all=True, duration=stand, loop=0)
+        data = Path(d, "held.gif").read_bytes()
     return atomic(path, lambda f: f.write(data))
+
+# %% ../nbs/10_plots.ipynb #5b0e7c22
+def _encoded(gif, ending, codec):
+    "A GIF as a video, in base64."
+    import base64, subprocess
+    from imageio_ffmpeg import get_ffmpeg_exe
+    exact = "-threads 1 -filter_threads 1 -fflags +bitexact -flags:v +bitexact -map_metadata -1".split() # the same bytes each time
+    form = "-vf fps=10,pad=ceil(iw/2)*2:ceil(ih/2)*2 -pix_fmt yuv420p -movflags +faststart".split() # what every browser plays
+    with tempfile.TemporaryDirectory() as d:
+        out = Path(d, f"it.{ending}")
+        subprocess.run([get_ffmpeg_exe(), "-v", "error", "-i", str(gif), *exact, *form, *codec.split(), str(out)], check=True, stdin=subprocess.DEVNULL)
+        return base64.b64encode(out.read_bytes()).decode()
+
+# %% ../nbs/10_plots.ipynb #5b0e7c25
+def _gif_instead(gif, words):
+    import base64
+    data = base64.b64encode(Path(gif).read_bytes()).decode()
+    return f'<img style="max-width: 100%" alt="{words}" src="data:image/gif;base64,{data}"><p>As a GIF: <code>pip install "zeroinit[video]"</code> makes it a video, to stop and step through.</p>'
+
+# %% ../nbs/10_plots.ipynb #5b0e7c23
+def video(
+    gif:str|Path, # of `save_motion`
+    words:str, # what it shows, for those who cannot see it
+)->str: # HTML, with all that it needs
+    "A GIF as an HTML5 video with handles, no wider than the page; without the package imageio-ffmpeg the GIF itself, and a word that says so."
+    try: import imageio_ffmpeg # noqa: F401
+    except ImportError: return _gif_instead(gif, words)
+    forms = {"mp4": "-c:v libx264 -crf 20", "webm": "-c:v libvpx-vp9 -crf 30 -b:v 0"}
+    sources = [f'<source type="video/{ending}" src="data:video/{ending};base64,{_encoded(gif, ending, codec)}">' for ending, codec in forms.items()]
+    return f'<video controls loop muted playsinline style="max-width: 100%; height: auto" aria-label="{words}">{"".join(sources)}{words}</video>'

@@ -59,7 +59,7 @@ def protocol(
     name:str, # clean or published
     init:str, # the scheme, since small networks at zero were trained for fewer epochs
 )->dict: # a value for each setting that a person may leave open
-    "The settings of a row of the works' protocols, or of the row they borrow. A model that neither work has borrows Schicho's ResNet-50's, and has none that was published."
+    "The settings of a row of the works' protocols, or of the row they borrow. A model that neither work has borrows Schicho's ResNet-50's, and has none that was published: raise `Refused`."
     pick(name, PROTOCOLS, "protocol")
     if model not in WORK_OF:
         if name == "published": raise Refused(f"neither work published a protocol for {model}; choose protocol clean")
@@ -106,7 +106,7 @@ def value_of(
     name:str, # the parameter's, for the sentence
     v, # as a person or papermill gave it
     kind:str, # a key of KINDS
-): # of that kind
+)->object: # of that kind
     "Read one value; raise `Refused` if it is of another kind."
     read, words = KINDS[kind]
     try: return read(v)

@@ -29,7 +29,7 @@ SOURCES = {} # name in records -> path of the .npz
 def dataset_name(
     given:str, # a data set's name, or the path of an .npz
 )->str: # the name itself, or stem-hash8
-    "How a data set is called in records."
+    "How a data set is called in records. Raise `Refused` if there is no such data set or file."
     if given in SOURCES: return given
     if not given.lower().endswith(".npz"): return pick(given, DATASETS, "data set (or path to an .npz)")
     path = Path(given).expanduser()

@@ -148,7 +148,7 @@ def write_record(
     path:Path, # see `results_path`
     record:dict, # KEYS
 )->Path: # `path`
-    "Write a record whole or not at all, as strict JSON, sealed."
+    "Write a record whole or not at all, as strict JSON, sealed. Raise `ValueError` if it has other keys than KEYS."
     if set(record) != set(KEYS): raise ValueError(f"a record has {sorted(KEYS)}, not {sorted(record)}")
     text = json.dumps({k: record[k] for k in KEYS}, allow_nan=False, separators=(",", ":"))
     for key in KEYS: text = text.replace(f'"{key}":', f'\n"{key}":', 1)
@@ -208,7 +208,7 @@ def is_done(
 def set_aside(
     path:Path, # of something that is no record
 )->Path: # where it is now, below .runs/aside
-    "Move a damaged record out of the way of the run that will replace it; nothing is thrown away."
+    "Move a damaged record out of the way of the run that will replace it; nothing is thrown away. Raise `Unwritable` if it cannot be moved."
     to = beside(path, f".{time.strftime('%Y%m%d-%H%M%S')}.json")
     runs = runs_of(path.parents[3])
     to = runs/"aside"/to.relative_to(runs)
@@ -239,7 +239,7 @@ ABOUT = ("device", "torch", "threads", "git", "dirty", "zeroinit") # of the envi
 # %% ../nbs/06_results.ipynb #1e158cc7
 def to_frame(
     records:list, # of dicts
-): # pandas frame: the settings, scheme, seed, status, hash, ABOUT, older, and a row for each epoch
+)->object: # pandas frame: the settings, scheme, seed, status, hash, ABOUT, older, and a row for each epoch
     "Tidy: one row for each run, seed and epoch; `test_acc` and the like as columns. `older`: written by another version of the code."
     import pandas as pd
     import zeroinit
@@ -260,7 +260,7 @@ def _about(record):
 def read(
     root:str|Path="results", # folder of results
     **settings, # only runs with these, see `records`
-): # pandas frame, see `to_frame`
+)->object: # pandas frame, see `to_frame`
     "Every complete record below `root` as one tidy frame."
     return to_frame(records(root, probes=False, **settings))
 
@@ -281,7 +281,7 @@ METRICS = {"last": lambda a: a.iloc[-1], "max": lambda a: a.max(), "last50": lam
 def scores(
     frame, # of `read`
     metric:str=None, # a name in METRICS; None: each run's own
-): # pandas frame, one row for each run: the last epoch's row and `score`
+)->object: # pandas frame, one row for each run: the last epoch's row and `score`
     "Each run's score."
     if metric is not None: pick(metric, METRICS, "metric")
     runs = frame.sort_values("epoch").groupby(["hash", "seed"], sort=False)
@@ -304,7 +304,7 @@ def half_width(
 def summary(
     frame, # of `read`
     by=("dataset", "model", "scheme", "protocol", "hash"), # what makes a group; the hash keeps different settings apart
-): # pandas frame: `by`, mean, half_width, n, diverged, s_per_epoch, and the test accuracy in the other mode, if there is one
+)->object: # pandas frame: `by`, mean, half_width, n, diverged, s_per_epoch, and the test accuracy in the other mode, if there is one
     "Mean score over seeds with its 95 % interval; diverged runs count with what they reached, and are counted."
     runs = scores(frame)
     modes = {c: (c, "mean") for c in ("test_train_acc", "test_eval_acc") if c in runs and runs[c].notna().any()} # of the last epoch
@@ -313,7 +313,7 @@ def summary(
         diverged=("status", lambda s: int((s == "diverged").sum())), s_per_epoch=("seconds", "median"), **modes).reset_index()
 
 # %% ../nbs/06_results.ipynb #e53ddce1
-def published(): # pandas frame: work, figure, dataset, model, scheme, epochs, metric, value, half_width, runs, read_from
+def published()->object: # pandas frame: work, figure, dataset, model, scheme, epochs, metric, value, half_width, runs, read_from
     "The published numbers, most of them read off plots; `read_from` says how."
     import pandas as pd
     table = pd.read_csv(Path(__file__).parent/"published.csv" if "__file__" in globals() else at_root("zeroinit/published.csv"))

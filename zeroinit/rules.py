@@ -31,7 +31,7 @@ ZERO = Rule("0", lambda t, g: t.zero_())
 
 # %% ../nbs/02_rules.ipynb #61352fc8
 def numbers(**values):
-    "Refuse what is no finite number, by name."
+    "Raise `Refused`, by name, for what is no finite number."
     for name, v in values.items():
         if not isinstance(v, Real) or isinstance(v, bool) or not math.isfinite(v):
             raise Refused(f"{name} must be a finite number, not {v!r}")
@@ -45,8 +45,8 @@ def constant(
     return Rule(f"{value:.4g}", lambda t, g: t.fill_(value))
 
 # %% ../nbs/02_rules.ipynb #245b691e
-def flag(**one):
-    "The value of one argument that must be True or False."
+def flag(**one)->bool:
+    "The value of one argument that must be True or False; raise `Refused` for anything else."
     (name, v), = one.items()
     if not isinstance(v, bool): raise Refused(f"{name} must be True or False, not {v!r}")
     return v
@@ -56,7 +56,7 @@ def normal(
     mean:float, # of the distribution
     std:float, # its standard deviation, 0 or more
 )->Rule:
-    "Independent normal draws."
+    "Independent normal draws. Raise `Refused` for a negative std."
     numbers(mean=mean, std=std)
     if std < 0: raise Refused(f"std must be 0 or more, not {std}")
     return Rule(f"N({mean:.4g}, {std:.4g}²)", lambda t, g: t.normal_(mean, std, generator=g))
@@ -66,7 +66,7 @@ def uniform(
     low:float, # smallest value
     high:float, # bound above
 )->Rule:
-    "Independent uniform draws from [low, high)."
+    "Independent uniform draws from [low, high). Raise `Refused` where low exceeds high."
     numbers(low=low, high=high)
     if low > high: raise Refused(f"low must not exceed high, but {low} > {high}")
     return Rule(f"U[{low:.4g}, {high:.4g})", lambda t, g: t.uniform_(low, high, generator=g))
@@ -181,7 +181,7 @@ def scheme(
     return f
 
 # %% ../nbs/02_rules.ipynb #54ef210b
-def described(): # name -> what it does, and its source
+def described()->dict: # name -> what it does, and its source
     "All registered schemes by name."
     return {name: " ".join(f.__doc__.split()) for name, f in SCHEMES.items()}
 

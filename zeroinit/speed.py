@@ -108,7 +108,7 @@ def on_cuda(
     f:Callable, # f(*inputs), a tensor
     inputs:Sequence[Tensor], # will be written to
     pool=None, # memory that recordings share, since they are played one after the other
-): # the output, and what plays it
+)->tuple: # the output, and what plays it
     "Record a call on the current stream; nothing is computed yet. Raises `Refused` for what cannot be recorded."
     graph = torch.cuda.CUDAGraph()
     try:

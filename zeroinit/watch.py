@@ -178,7 +178,7 @@ def course(
     lr:float, # learning rate
     like:Course=None, # the same in a coarser arithmetic: what is far smaller here was rounding there, and is not followed
 )->Course:
-    "Train for some updates and keep what can be seen; stops where the loss is no longer finite."
+    "Train for some updates and keep what can be seen; stops where the loss is no longer finite. Raise `Refused` where nothing can learn."
     rows, watch = rows_of(model), Watch(model)
     kept, learn = Course(rows), [p for p in model.parameters() if p.requires_grad]
     if not learn: raise Refused("every parameter is frozen (requires_grad is False), so there is nothing to learn")

@@ -36,7 +36,9 @@ def _padded(rule, row):
 
 # %% ../nbs/02_works.ipynb #4cd1072f
 @scheme(on=LAYERS + NORMS + EMBEDDINGS)
-def default(layer):
+def default(
+    layer:nn.Module, # to give rules for
+)->dict: # 'weight', 'bias' or another part -> its rule
     "torch's own, by layer: weight and bias from U(-1/sqrt(fan_in), 1/sqrt(fan_in)); attention Xavier uniform; norms (1, 0); embeddings N(0, 1)."
     fused = isinstance(layer, Projection) # MultiheadAttention: one matrix of `fused` times as many rows
     if is_kind(layer, NORMS): return filled(layer, constant(1.))
@@ -48,44 +50,66 @@ def default(layer):
 
 # %% ../nbs/02_works.ipynb #b1e18d12
 @scheme(on=LAYERS, also=NORMS + EMBEDDINGS + (Free,))
-def zero(layer):
+def zero(
+    layer:nn.Module, # to give rules for
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Every weight and bias of a linear or convolution layer 0 (Schicho 2023, figures 7 and 10; Seo 2025, residual CNN)."
     return filled(layer, ZERO)
 
 # %% ../nbs/02_works.ipynb #e34e6ad4
 @scheme(on=LAYERS + NORMS)
-def bias_normal(layer, mean=0., std=1., norm_bias=False):
+def bias_normal(
+    layer:nn.Module, # to give rules for
+    mean:float=0., # of the biases
+    std:float=1., # of the biases, 0 or more
+    norm_bias:bool=False, # whether the shifts of normalisations are drawn too
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Weights 0, biases N(mean, std²) (Schicho 2023, figures 3 to 6, 8, 9); with `norm_bias`, the shift of each normalisation too."
     norms = dict(bias=normal(mean, std)) if flag(norm_bias=norm_bias) else {}
     return norms if is_kind(layer, NORMS) else dict(weight=ZERO, bias=normal(mean, std))
 
 # %% ../nbs/02_works.ipynb #4d1a9ade
 @scheme(on=LAYERS)
-def bias_uniform(layer, low=0., high=1.):
+def bias_uniform(
+    layer:nn.Module, # to give rules for
+    low:float=0., # smallest bias
+    high:float=1., # bound above the biases
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Weights 0, biases U[low, high) (Schicho 2023, figures 3, 5, 8, 9)."
     return dict(weight=ZERO, bias=uniform(low, high))
 
 # %% ../nbs/02_works.ipynb #1b2b7774
 @scheme(on=LAYERS)
-def bias_linspace(layer, low=-math.sqrt(3), high=math.sqrt(3)):
+def bias_linspace(
+    layer:nn.Module, # to give rules for
+    low:float=-math.sqrt(3), # first bias; with `high`'s default the variance is near 1
+    high:float=math.sqrt(3), # last bias
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Weights 0, biases evenly spaced from low to high: no randomness (Schicho 2023, second repository)."
     return dict(weight=ZERO, bias=linspace(low, high))
 
 # %% ../nbs/02_works.ipynb #6d17ad45
 @scheme(on=LAYERS)
-def bias_fan_in(layer, scale=1.):
+def bias_fan_in(
+    layer:nn.Module, # to give rules for
+    scale:float=1., # standard deviation of a bias, times sqrt(fan_in); 0 or more
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Weights 0, biases N(0, scale²/fan_in) (Schicho 2023, second repository)."
     return dict(weight=ZERO, bias=normal(0., scale/math.sqrt(max(fan_in(layer), 1))))
 
 # %% ../nbs/02_works.ipynb #55c9fb76
 @scheme(on=("stem", "head"))
-def published_resnet50_normal(layer):
+def published_resnet50_normal(
+    layer:nn.Module, # to give rules for
+)->dict: # 'weight', 'bias' or another part -> its rule
     "First and last layer: weight 0, bias N(0, 1); nothing else (Schicho 2023, figure 11, as its code did)."
     return bias_normal(layer)
 
 # %% ../nbs/02_works.ipynb #27698e34
 @scheme(on=("stem", "head"))
-def published_resnet50_uniform(layer):
+def published_resnet50_uniform(
+    layer:nn.Module, # to give rules for
+)->dict: # 'weight', 'bias' or another part -> its rule
     "First and last layer: weight 0, bias U[0, 1); nothing else (Schicho 2023, figure 11, as its code did)."
     return bias_uniform(layer)
 
@@ -95,27 +119,41 @@ def _zeros(layer, bias):
 
 # %% ../nbs/02_works.ipynb #a76d4cea
 @scheme(on=("head",))
-def zero_head(layer, bias=True):
+def zero_head(
+    layer:nn.Module, # to give rules for
+    bias:bool=True, # whether biases are 0 too; False: left alone
+)->dict: # 'weight', 'bias' or another part -> its rule
     "The last layer's weight 0, and its bias (Seo 2025, the ResNet notebook); nothing else."
     return _zeros(layer, bias)
 
 # %% ../nbs/02_works.ipynb #ba6413bf
 @scheme(on=("ffn_in", "head"))
-def zero_ffn_in(layer, bias=True):
+def zero_ffn_in(
+    layer:nn.Module, # to give rules for
+    bias:bool=True, # whether biases are 0 too; False: left alone
+)->dict: # 'weight', 'bias' or another part -> its rule
     "First layer of every feed-forward block and the head 0, with their biases (Seo 2025, CIFAR-10); nothing else."
     return _zeros(layer, bias)
 
 # %% ../nbs/02_works.ipynb #946592b9
 @scheme(on=("ffn_out", "head"))
-def zero_ffn_out(layer, bias=False):
+def zero_ffn_out(
+    layer:nn.Module, # to give rules for
+    bias:bool=False, # whether biases are 0 too; False: left alone
+)->dict: # 'weight', 'bias' or another part -> its rule
     "Second layer of every feed-forward block and the head: weights 0 (Seo 2025, Tiny ImageNet); nothing else."
     return _zeros(layer, bias)
 
 # %% ../nbs/02_works.ipynb #750000bb
 @scheme(on=LAYERS + NORMS)
-def transient_noise(layer, site=None, zero_norm=False):
+def transient_noise(
+    layer:nn.Module, # to give rules for
+    site:object=None, # the layer's `Site`: its roles, branch and attention; None: not known
+    zero_norm:bool=False, # whether the last norm starts at (0, 0), with noise
+)->dict: # 'weight', 'bias' or another part -> its rule
     """Weights and biases 0, norms (1, 0), noise U(-1/sqrt(fan_in), 1/sqrt(fan_in)) on a layer's output until its weight
-    is no longer zero (Seo 2025, Tiny ImageNet Mixer); with `zero_norm`, the last norm at (0, 0) with noise as well."""
+    is no longer zero (Seo 2025, Tiny ImageNet Mixer); with `zero_norm`, the last norm at (0, 0) with noise as well.
+    Raise `Untreatable` for torch's MultiheadAttention."""
     norm, zeroed = is_kind(layer, NORMS), flag(zero_norm=zero_norm) and site is not None and "last_norm" in site.roles
     if norm and (layer.weight is None or not zeroed): return filled(layer, constant(1.))
     if isinstance(layer, (Projection, nn.modules.linear.NonDynamicallyQuantizableLinear)):
