@@ -202,7 +202,7 @@ def seconds_until(
     command:Sequence[str], # a process to start
     there:Callable, # there(), true once what is waited for has happened
 )->float:
-    "How long after the start of a process something happens; the process is left to end by itself."
+    "How long after the start of a process something happens; the process is left to end by itself. Raise `RuntimeError` if it fails."
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not there() and child.poll() is None: time.sleep(.005)

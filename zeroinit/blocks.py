@@ -38,7 +38,7 @@ def convnet(
     kernel:int=3, # odd; padded so that H and W stay
     pool:bool=True, # end each stage with a 2 x 2 max pool and batch norm
 )->nn.Sequential: # (B, C, H, W) -> (B, classes)
-    "Convolution stages with ELU, then `mlp`."
+    "Convolution stages with ELU, then `mlp`. Raise `Refused` for images too small for the poolings."
     (C, H, W), layers, n = image_shape, [], 0
     for s, stage in enumerate(stages, 1):
         for out in stage:

@@ -67,7 +67,7 @@ def kept(
 
 # %% ../nbs/08_cluster.ipynb #0f5c4d19
 def noted(path, text): # a record's file, bytes
-    "Add to a run's log."
+    "Add to a run's log; raise `Unwritable` where that is not possible."
     try:
         beside(path, ".log").parent.mkdir(parents=True, exist_ok=True)
         with open(beside(path, ".log"), "ab") as f: f.write(text)

@@ -32,7 +32,7 @@ def forest(
     about:str="", # small print
     protocol:str="clean", # the rows to draw
 ): # matplotlib figure
-    "Every effect with its interval, claim by claim: filled at full length, hollow at a reduced size."
+    "Every effect with its interval, claim by claim: filled at full length, hollow at a reduced size. Raise `NothingToDraw` if there are none."
     rows = table[table["protocol"] == protocol]
     if not len(rows): raise NothingToDraw("there are no effects to draw; `zeroinit run schicho-mnist` makes some, `zeroinit list` names the other suites")
     fig, (ax,) = panels(1, 9.5, 1.8 + .2*len(rows))
@@ -60,7 +60,7 @@ def order(
     found, # list of `results.records`
     title:str="", # above the picture
 ): # matplotlib figure
-    "Update at which each layer woke, by its place counted from the output; a panel for each network, a line for each seed."
+    "Update at which each layer woke, by its place counted from the output; a panel for each network, a line for each seed. Raise `NothingToDraw` without records."
     if not found: raise NothingToDraw("there are no records of the order of waking; `zeroinit run update-order` makes them")
     groups = {}
     for r in found: groups.setdefault((r["config"]["dataset"], r["config"]["model"]), []).append(r)
@@ -99,7 +99,7 @@ def ranks(
     title:str="", # above the picture
     layer:int=1, # whose rank is shown, counted from the input
 ): # matplotlib figure
-    "Test accuracy after each epoch, and beside it the effective rank of one layer's weights."
+    "Test accuracy after each epoch, and beside it the effective rank of one layer's weights. Raise `NothingToDraw` without records."
     frame, table = to_frame(found), rank_frame(found)
     keys = [line_of(m, s)[0] for m, s in zip(frame.model, frame.scheme)] if len(frame) else []
     if not set(keys) & set(schemes): raise NothingToDraw(f"there are no records of {', '.join(schemes)} for this figure; `zeroinit run` makes records, `zeroinit list` names the suites")

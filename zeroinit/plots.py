@@ -167,7 +167,7 @@ def wanted(
     schemes, # labels; 'logistic' for the baseline
     what:str, # how to get runs, for the sentence
 )->tuple: # groups [(model, scheme, key, runs)], keys without runs
-    "Pick a figure's runs in the order of `schemes`; raise `Refused` if there are none at all."
+    "Pick a figure's runs in the order of `schemes`; raise `NothingToDraw` if there are none at all."
     found = {line_of(m, s)[0]: (m, s, line_of(m, s)[0], runs) for (m, s), runs in frame.groupby(["model", "scheme"])}
     for m, s, _, runs in found.values(): _one_experiment(runs, f"{m} {s}")
     if not set(schemes) & set(found): raise NothingToDraw(f"there are no records for this figure; {what} makes them")
@@ -244,7 +244,7 @@ def accuracy(
 def gradient_frame(
     records, # of `results.records`
 ): # pandas frame: scheme, layer, depth (0: input), update, and the mean over seeds of each statistic
-    "The gradients probe of many runs as one tidy frame."
+    "The gradients probe of many runs as one tidy frame. Raise `NothingToDraw` if none has it."
     from zeroinit.probes import STATISTICS
     rows = []
     for scheme, group in (to_frame(records).groupby("scheme") if records else ()): _one_experiment(group, scheme)

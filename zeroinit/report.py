@@ -66,7 +66,7 @@ def table(
     results_root:str="results", # folder of records
     suite:str=None, # only this one's runs; None: all there are
 )->str: # lines to print
-    "Mean scores with 95 % intervals, as text; the hash tells experiments apart that differ in other settings."
+    "Mean scores with 95 % intervals, as text; the hash tells experiments apart that differ in other settings. Raise `Refused` if there are no records."
     from zeroinit.suites import of_suite
     from zeroinit.results import read, summary
     frame = of_suite(read(results_root), suite) if suite else read(results_root)
@@ -109,7 +109,7 @@ def report(
     results_root:str="results", # folder of records, with `out`
     suite:str=None, # draw the figures for this suite, with `out`; None: each notebook's own
 )->list: # the files made
-    "Execute the figure notebooks; for the project itself also the index, which becomes the README."
+    "Execute the figure notebooks; for the project itself also the index, which becomes the README. Raise `Refused` outside a checkout."
     nbs = root()/"nbs"
     figures = sorted(nbs.glob("fig_*.ipynb"))
     if not figures: raise Refused(f"there are no figure notebooks in {nbs}; report works inside a checkout")

@@ -23,7 +23,7 @@ def part_of(
     runs:list, # of anything
     part:str, # as 3/8: the third of eight shares; empty: all
 )->list: # every eighth from the third on
-    "A share of a suite, for machines that cannot see each other's locks: an array of Slurm jobs, say."
+    "A share of a suite, for machines that cannot see each other's locks: an array of Slurm jobs, say. Raise `Refused` for what is no share."
     if not part: return runs
     k, n = [int(x) for x in part.split("/")] if re.fullmatch(r"\d+/\d+", part) else (0, 0)
     if not 1 <= k <= n: raise Refused(f"--part must be as 3/8, the third of eight shares, not {part!r}")
@@ -35,7 +35,7 @@ def jobs_of(
     only:str="", # regular expression that a run's name must contain
     part:str="", # see `part_of`
 )->list: # (name, experiment, seed), one for each run
-    "The runs of a suite, named as 'mnist fnn zero clean seed 0'."
+    "The runs of a suite, named as 'mnist fnn zero clean seed 0'. Raise `Refused` if `only` is no pattern or leaves none."
     runs = [(run_name(e, s), e, s) for e, seeds in SUITES[pick(suite, SUITES, "suite")]() for s in seeds]
     try: kept = [r for r in runs if re.search(only, r[0])]
     except re.error as e: raise Refused(f"--only {only!r} is no regular expression ({e})") from None
