@@ -1,14 +1,25 @@
-"""How Sphinx builds the site from what `zeroinit.site.pages` put together."""
+"""How Sphinx builds the site from what `zeroinit.site.pages` put together. Nothing that it makes loads anything from elsewhere."""
+from pathlib import Path
+
+from docutils.utils.math.latex2mathml import tex2mathml
+
+from zeroinit.site import dressed
+
 project = "zeroinit"
 author = copyright = "The zeroinit authors"
 extensions = ["myst_nb"]
 exclude_patterns = ["extra"]
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
+myst_update_mathjax = False
 nb_execution_mode = "off"  # notebooks come executed
 nb_merge_streams = True
 nb_render_markdown_format = "myst"
+html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
 html_title = "zeroinit"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_extra_path = ["extra"]
 html_theme_options = {
     "repository_url": "https://github.com/zeroinit/zeroinit",
@@ -16,3 +27,27 @@ html_theme_options = {
     "show_toc_level": 2,
     "home_page_in_toc": True,
 }
+
+
+def formula(block):
+    """A visitor that writes a formula as MathML, which browsers draw themselves: no script, no font from elsewhere."""
+
+    def visit(self, node):
+        made = tex2mathml(node.astext(), as_block=block)
+        self.body.append(f'<div class="math">{made}</div>\n' if block else made)
+        from docutils.nodes import SkipNode
+
+        raise SkipNode
+
+    return visit, None
+
+
+def dress(app, pagename, templatename, context, doctree):
+    if context.get("body"):
+        drawn = {p.stem for p in (Path(app.srcdir) / "extra/images").glob("*.svg")}
+        context["body"] = dressed(context["body"], pagename, drawn)
+
+
+def setup(app):
+    app.add_html_math_renderer("mathml", formula(False), formula(True))
+    app.connect("html-page-context", dress)
