@@ -1,9 +1,9 @@
 """How Sphinx builds the site from what `zeroinit.site.pages` put together. Nothing that it makes loads anything from elsewhere."""
 from pathlib import Path
 
-from docutils.utils.math.latex2mathml import tex2mathml
+from docutils.nodes import SkipNode
 
-from zeroinit.site import dressed
+from zeroinit.site import dressed, mathml
 
 project = "zeroinit"
 author = copyright = "The zeroinit authors"
@@ -26,17 +26,15 @@ html_theme_options = {
     "use_repository_button": True,
     "show_toc_level": 2,
     "home_page_in_toc": True,
+    "navbar_persistent": [],  # the search box is in the margin
 }
 
 
 def formula(block):
-    """A visitor that writes a formula as MathML, which browsers draw themselves: no script, no font from elsewhere."""
+    """A visitor that writes a formula."""
 
     def visit(self, node):
-        made = tex2mathml(node.astext(), as_block=block)
-        self.body.append(f'<div class="math">{made}</div>\n' if block else made)
-        from docutils.nodes import SkipNode
-
+        self.body.append(mathml(node.astext(), block))
         raise SkipNode
 
     return visit, None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOCS', 'words', 'heading', 'titled', 'alternative', 'only_tests', 'own', 'shown', 'linked', 'parameters', 'methods',
-           'described', 'api', 'gallery', 'bibtex', 'cite', 'narrow', 'dressed', 'toc', 'pages']
+           'described', 'api', 'gallery', 'bibtex', 'cite', 'narrow', 'dressed', 'mathml', 'toc', 'pages']
 
 # %% ../nbs/16_site.ipynb #e8365254
 import ast, html, importlib, inspect, os, re, shutil, textwrap
@@ -186,13 +186,13 @@ def described(
     doc = inspect.cleandoc(f.__doc__ or "")
     raised = re.findall(r"(?:^|(?<=[.\n]) ?)Raises? (.+?\.)(?= [A-Z]|$)", doc, re.S | re.M)
     for r in raised: doc = re.sub(rf" ?Raises? {re.escape(r)}", "", doc)
-    parts = [f"## {f.__name__}", f"```python\n{'class ' if isinstance(f, type) else ''}{call}\n```", doc.strip()]
+    parts = [f"## {f.__name__}", f"```{{code-block}} python\n:class: call\n\n{'class ' if isinstance(f, type) else ''}{call}\n```", doc.strip()]
     table = [f"| {code(n)} | {code(kind)} | {code(default)} | " + meaning.replace("|", "\\|") + " |" for n, kind, default, meaning in rows if n != "return"]
     if table: parts.append("| parameter | type | default | meaning |\n|:--|:--|:--|:--|\n" + "\n".join(table))
     for n, kind, _, meaning in rows:
         if n == "return": parts.append(f"**Returns** {f'`{kind}`' if kind else ''}{': ' if kind and meaning else ''}{meaning}")
     if raised: parts.append("**Raises** " + " ".join(raised))
-    if isinstance(f, type): parts.append("\n".join(f"- `.{n}`{f': {d}' if d else ''}" for n, d in methods(f)))
+    if isinstance(f, type) and methods(f): parts.append("**Methods**\n\n" + "\n".join(f"- `.{n}`{f': {d}' if d else ''}" for n, d in methods(f)))
     return "\n\n".join(p for p in parts if p)
 
 # %% ../nbs/16_site.ipynb #3a91c0ee
@@ -244,7 +244,7 @@ def cite(
     parts = [f"# How to cite\n\n{told['message']}\n\nVersion {told['version']}, {told['license']}; [the code]({told['repository-code']})."]
     for entry in (told, *told["references"]):
         doi = f"[doi.org/{entry['doi']}](https://doi.org/{entry['doi']})" if "doi" in entry else ""
-        parts.append(f"## {entry['title']}\n\n{doi}\n\n```bibtex\n{bibtex(entry)}\n```")
+        parts.append(f"## {entry['title']}\n\n{doi}\n\n```{{code-block}} bibtex\n:class: call\n\n{bibtex(entry)}\n```")
     return "\n\n".join(parts) + "\n"
 
 # %% ../nbs/16_site.ipynb #3a91c0f5
@@ -262,9 +262,9 @@ def narrow(
     whole = names and not re.search(r"\b(col|row)span=", inside)
     def row(found):
         n = iter(names)
-        return re.sub(r"<(t[hd])\b", lambda c: f'<{c[1]} data-label="{html.escape(next(n, ""))}"', found[0])
+        return re.sub(r"<(t[hd])\b(?=[^>]*>(.*?)</t[hd]>)", lambda c: f'<{c[1]} data-label="{html.escape(next(n, ""))}"' + ("" if plain(c[2]) else " data-none"), found[0], flags=re.S)
     body = re.sub(r"<tr\b.*?</tr>", row, body, flags=re.S) if whole and not matrix else body
-    looks = "matrix" if matrix else " ".join((["stacks"] if whole and len(names) > 2 else []) + (["wide"] if len(names) > 6 else []))
+    looks = "matrix" if matrix else " ".join((["stacks"] if whole and len(names) > 1 else []) + (["wide"] if len(names) > 6 else []))
     kept = re.sub(r'\s*\b(border|style)="[^"]*"', "", attributes)
     kept = re.sub(r'class="', f'class="{looks} ', kept) if "class=" in kept else f'{kept} class="{looks}"'
     return f'<div class="scrolls" tabindex="0" role="region" aria-label="table"><table{kept}>{head}</thead>{body}</table></div>' if body else table[0]
@@ -284,6 +284,18 @@ def dressed(
         return found[0] if before else f'<a class="full" title="full size" href="{drawing}">{img}</a>'
     body = re.sub(r'(<a\b[^>]*>\s*)?(<img\b[^>]*?\bsrc="([^"]*_images/[^"]+)"[^>]*>)', full, body)
     return re.sub(r"<table\b([^>]*)>(.*?)</table>", narrow, body, flags=re.S)
+
+# %% ../nbs/16_site.ipynb #3a91c0fc
+def mathml(
+    tex:str, # a formula
+    block:bool=False, # on a line of its own, or on several where it has wide gaps
+)->str: # HTML
+    "A formula as MathML, which browsers draw themselves: no script and no font from elsewhere. Raise docutils' error, if it cannot be read."
+    from docutils.utils.math.latex2mathml import tex2mathml
+    tex = re.sub(r"\\([dt]?frac) *(\d) *(\d)", r"\\\1{\2}{\3}", tex) # docutils takes 12 for one number
+    parts = re.split(r"\s*\\qquad\s*", tex) if block else [tex]
+    made = [tex2mathml(p, as_block=block) for p in parts]
+    return f'<div class="formula">{"".join(made)}</div>\n' if block else made[0]
 
 # %% ../nbs/16_site.ipynb #5a253524
 TOCS = {"The works": ["nbs/story_*", "nbs/fig_forest", "gallery"], "Tutorials": ["nbs/lesson", "docs/rerun", "docs/extend", "docs/cluster", "docs/records"],
