@@ -21,6 +21,7 @@ html_title = "zeroinit"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_extra_path = ["extra"]
+html_use_index = False  # it would be empty
 html_theme_options = {
     "repository_url": "https://github.com/zeroinit/zeroinit",
     "use_repository_button": True,
