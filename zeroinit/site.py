@@ -44,6 +44,14 @@ def titled(
     said = [n.value for n in named if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     return next((s for s in said if " " in s and s[0].isupper()), "")
 
+# %% ../nbs/16_site.ipynb #3a91c101
+def _detail(c, section, before): # what a cell says of its figure: as its directive, its title, what it prints, or the sentence before
+    told = re.findall(r"^#\| *fig-alt: *[\"']?(.+?)[\"']?$", c.source, re.M)
+    printed = [o.text.strip().splitlines()[0] for o in c.outputs if o.output_type == "stream" and o.text.strip()]
+    detail = next((s for s in (*told, titled(c.source), *printed, before) if s and s != section), "")
+    if told or detail and section == "What happens": return detail
+    return f"{section.rstrip(' .:')}: {detail}" if detail else section
+
 # %% ../nbs/16_site.ipynb #3a91c0e3
 def alternative(
     c, # a code cell
@@ -52,27 +60,25 @@ def alternative(
     used:set, # alternative texts of the page so far; this one is added
 )->str:
     "What a picture shows, for who cannot see it; no two on a page are the same."
-    told = re.findall(r"^#\| *fig-alt: *[\"']?(.+?)[\"']?$", c.source, re.M)
-    printed = [o.text.strip().splitlines()[0] for o in c.outputs if o.output_type == "stream" and o.text.strip()]
-    detail = next((s for s in (*told, titled(c.source), *printed, before) if s and s != section), "")
-    alt = told[0] if told else detail if section == "What happens" and detail else f"{section.rstrip(' .:')}: {detail}" if detail else section
-    last = [line for line in c.source.splitlines() if line.strip()][-1:]
-    if alt in used and last: alt += f" ({last[0].strip(' ;')})"
+    alt = _detail(c, section, before)
+    if alt in used: alt += f" ({c.source.strip().splitlines()[-1].strip(' ;')})"
     while alt in used: alt += ", continued"
     used.add(alt)
     return alt
+
+# %% ../nbs/16_site.ipynb #3a91c102
+def _tests(n): # whether a statement does nothing but test
+    if isinstance(n, (ast.With, ast.For)): return all(map(_tests, n.body))
+    return isinstance(n, ast.Assert) or isinstance(n, ast.Expr) and isinstance(n.value, ast.Call) and getattr(n.value.func, "id", "").startswith("test_")
 
 # %% ../nbs/16_site.ipynb #3a91c0e5
 def only_tests(
     source:str, # Python
 )->bool:
     "Whether a cell does nothing but test: assertions, calls of `test_...`, and loops and contexts around them."
-    def tests(n):
-        if isinstance(n, (ast.With, ast.For)): return all(map(tests, n.body))
-        return isinstance(n, ast.Assert) or isinstance(n, ast.Expr) and isinstance(n.value, ast.Call) and getattr(n.value.func, "id", "").startswith("test_")
     try: body = ast.parse(source).body
     except SyntaxError: return False
-    return bool(body) and all(map(tests, body))
+    return bool(body) and all(map(_tests, body))
 
 # %% ../nbs/16_site.ipynb #3a91c0e7
 def own(
@@ -131,27 +137,6 @@ def linked(
         return f"[{name}]({repository}/{path.as_posix()})"
     return re.sub(r"(!?)\[([^]]*)\]\(([^)\s]+)\)", to, text)
 
-# %% ../nbs/16_site.ipynb #a8584d3b
-def parameters(
-    f, # a function or a class
-)->tuple[str, list[tuple]]: # how it is called; a row a parameter: name, type, default, meaning; the last row, named return, is what it gives
-    "What a function takes and gives, as its source writes it; of a class, what it is made with."
-    from fastcore.docments import docments
-    source = textwrap.dedent(inspect.getsource(f))
-    tree, said = ast.parse(source).body[0], docments(f, full=True)
-    gives = (re.findall(r"^\): *# *(.+)", source, re.M) + [""])[0] # fastcore skips what has no type
-    if isinstance(f, type): tree = next((n for n in tree.body if getattr(n, "name", "") == "__init__"), tree)
-    if isinstance(tree, ast.ClassDef): found = [(n.target.id, n.annotation, n.value) for n in tree.body if isinstance(n, ast.AnnAssign)]
-    else: found = _arguments(tree.args)
-    if isinstance(f, type): found = [row for row in found if row[0] != "self"]
-    def text(node): return ast.unparse(node) if node else ""
-    def meaning(name): return " ".join(((said.get(name.strip("*")) or {}).get("docment") or "").split())
-    rows = [(name, text(kind), text(default), meaning(name)) for name, kind, default in found]
-    if not isinstance(f, type) and (tree.returns or gives): rows.append(("return", text(tree.returns), "", meaning("return") or gives))
-    call = ", ".join(f"{n}={d}" if d else n for n, _, d, _ in rows if n != "return")
-    if isinstance(f, type) and not rows: call = ", ".join(b.__name__ for b in f.__bases__ if b is not object)
-    return f"{f.__name__}({call})", rows
-
 # %% ../nbs/16_site.ipynb #3a91c0ea
 def _arguments(a): # name, annotation, default of each, stars with them
     plain = [*a.posonlyargs, *a.args]
@@ -161,38 +146,72 @@ def _arguments(a): # name, annotation, default of each, stars with them
     rows += [(x.arg, x.annotation, d) for x, d in zip(a.kwonlyargs, a.kw_defaults)]
     return rows + ([(f"**{a.kwarg.arg}", a.kwarg.annotation, None)] if a.kwarg else [])
 
+# %% ../nbs/16_site.ipynb #3a91c103
+def _made(f): # what is called, as it is written: a function, a class's __init__, or a class with fields
+    tree = ast.parse(textwrap.dedent(inspect.getsource(f))).body[0]
+    return next((n for n in tree.body if getattr(n, "name", "") == "__init__"), tree) if isinstance(f, type) else tree
+
+# %% ../nbs/16_site.ipynb #3a91c104
+def _written(tree): # name, type, default of each parameter of a function, or field of a class
+    if isinstance(tree, ast.ClassDef): found = [(n.target.id, n.annotation, n.value) for n in tree.body if isinstance(n, ast.AnnAssign)]
+    else: found = _arguments(tree.args)
+    return [(name, *(ast.unparse(n) if n else "" for n in (kind, default))) for name, kind, default in found]
+
+# %% ../nbs/16_site.ipynb #3a91c105
+def _given(f, tree, said): # what a function gives: a row, or none
+    comment = (said.get("return") or {}).get("docment") or next(iter(re.findall(r"^\): *# *(.+)", textwrap.dedent(inspect.getsource(f)), re.M)), "") # fastcore skips what has no type
+    return [("return", ast.unparse(tree.returns) if tree.returns else "", "", comment)] if tree.returns or comment else []
+
+# %% ../nbs/16_site.ipynb #a8584d3b
+def parameters(
+    f, # a function or a class
+)->tuple[str, list[tuple]]: # how it is called; a row a parameter: name, type, default, meaning; the last row, named return, is what it gives
+    "What a function takes and gives, as its source writes it; of a class, what it is made with."
+    from fastcore.docments import docments
+    tree, said, kind = _made(f), docments(f, full=True), isinstance(f, type)
+    def meaning(name): return " ".join(((said.get(name.strip("*")) or {}).get("docment") or "").split())
+    rows = [(name, *rest, meaning(name)) for name, *rest in _written(tree) if not (kind and name == "self")]
+    call = ", ".join(f"{n}={d}" if d else n for n, _, d, _ in rows)
+    if kind and not rows: call = ", ".join(b.__name__ for b in f.__bases__ if b is not object)
+    return f"{f.__name__}({call})", rows + ([] if kind else _given(f, tree, said))
+
+# %% ../nbs/16_site.ipynb #3a91c106
+def _called(n): # a method as it is called, a property as it is read
+    if any(getattr(d, "id", "") in ("property", "cached_property") for d in n.decorator_list): return n.name
+    return f"{n.name}({ast.unparse(n.args).partition(', ')[2]})"
+
 # %% ../nbs/16_site.ipynb #3a91c0fa
 def methods(
     kind:type,
 )->list[tuple[str, str]]: # each with what it does
     "A class's public methods and properties, with their first sentence, or the comment on their first line."
     source = textwrap.dedent(inspect.getsource(kind))
-    lines, found = source.splitlines(), []
-    for n in ast.parse(source).body[0].body:
-        if not isinstance(n, ast.FunctionDef) or n.name[0] == "_": continue
-        comment = lines[n.lineno - 1].partition(" # ")[2]
-        call = ast.unparse(n.args).partition(", ")[2]
-        name = n.name if any(getattr(d, "id", "") in ("property", "cached_property") for d in n.decorator_list) else f"{n.name}({call})"
-        found.append((name, (ast.get_docstring(n) or comment).split("\n")[0]))
-    return found
+    found = [n for n in ast.parse(source).body[0].body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"]
+    comments = [source.splitlines()[n.lineno - 1].partition(" # ")[2] for n in found]
+    return [(_called(n), (ast.get_docstring(n) or comment).split("\n")[0]) for n, comment in zip(found, comments)]
+
+# %% ../nbs/16_site.ipynb #3a91c107
+def _raised(doc): # a docstring without what it says it raises; and that
+    found = re.findall(r"(?:^|(?<=[.\n]) ?)Raises? (.+?\.)(?= [A-Z]|$)", doc, re.S | re.M)
+    for r in found: doc = re.sub(rf" ?Raises? {re.escape(r)}", "", doc)
+    return doc.strip(), f"**Raises** {' '.join(found)}" if found else ""
+
+# %% ../nbs/16_site.ipynb #3a91c108
+def _listed(rows): # parameters as a table, and what is returned
+    def code(text): return f"`{text}`".replace("|", "\\|") if text else ""
+    lines = [f"| {code(n)} | {code(kind)} | {code(default)} | " + meaning.replace("|", "\\|") + " |" for n, kind, default, meaning in rows if n != "return"]
+    table = ["\n".join(["| parameter | type | default | meaning |\n|:--|:--|:--|:--|", *lines])] if lines else []
+    given = [": ".join(filter(None, (f"`{kind}`" if kind else "", meaning))) for n, kind, _, meaning in rows if n == "return"]
+    return "\n\n".join(table + [f"**Returns** {g}" for g in given])
 
 # %% ../nbs/16_site.ipynb #3a91c0ec
 def described(
     f, # a function or a class
 )->str: # markdown
     "A function's entry: how it is called, what it does, its parameters, what it returns, what it raises, and a class's methods."
-    def code(text): return f"`{text}`".replace("|", "\\|") if text else ""
-    call, rows = parameters(f)
-    doc = inspect.cleandoc(f.__doc__ or "")
-    raised = re.findall(r"(?:^|(?<=[.\n]) ?)Raises? (.+?\.)(?= [A-Z]|$)", doc, re.S | re.M)
-    for r in raised: doc = re.sub(rf" ?Raises? {re.escape(r)}", "", doc)
-    parts = [f"## {f.__name__}", f"```{{code-block}} python\n:class: call\n\n{'class ' if isinstance(f, type) else ''}{call}\n```", doc.strip()]
-    table = [f"| {code(n)} | {code(kind)} | {code(default)} | " + meaning.replace("|", "\\|") + " |" for n, kind, default, meaning in rows if n != "return"]
-    if table: parts.append("| parameter | type | default | meaning |\n|:--|:--|:--|:--|\n" + "\n".join(table))
-    for n, kind, _, meaning in rows:
-        if n == "return": parts.append(f"**Returns** {f'`{kind}`' if kind else ''}{': ' if kind and meaning else ''}{meaning}")
-    if raised: parts.append("**Raises** " + " ".join(raised))
-    if isinstance(f, type) and methods(f): parts.append("**Methods**\n\n" + "\n".join(f"- `.{n}`{f': {d}' if d else ''}" for n, d in methods(f)))
+    (call, rows), (doc, raised), kind = parameters(f), _raised(inspect.cleandoc(f.__doc__ or "")), isinstance(f, type)
+    parts = [f"## {f.__name__}", f"```{{code-block}} python\n:class: call\n\n{'class ' if kind else ''}{call}\n```", doc, _listed(rows), raised]
+    if kind and methods(f): parts.append("**Methods**\n\n" + "\n".join(f"- `.{n}`{f': {d}' if d else ''}" for n, d in methods(f)))
     return "\n\n".join(p for p in parts if p)
 
 # %% ../nbs/16_site.ipynb #3a91c0ee
@@ -207,19 +226,21 @@ def api(
     link = f"\n\nBuilt, explained and tested in [{built[1]}](../{built[1]})." if built else ""
     return "\n\n".join([f"# {module}\n\n{m.__doc__}{link}", *map(described, public)]) + "\n"
 
+# %% ../nbs/16_site.ipynb #3a91c109
+def _figure(p, nb): # a picture, and the notebook that may have made it
+    import nbformat
+    title, said = heading(nbformat.read(nb, 4)) if nb.exists() else (p.stem, "")
+    links = ([f"[Notebook](nbs/{nb.name})"] if nb.exists() else []) + ([f"<a href='images/{p.stem}.svg'>SVG</a>"] if p.with_suffix(".svg").exists() else [])
+    return f"## {title}\n\n![{said or title}](images/{p.name})\n\n{said} {', '.join(links)}"
+
 # %% ../nbs/16_site.ipynb #51986c67
 def gallery(
     top:Path, # of the checkout
 )->str: # markdown
     "Every figure, with the notebook that draws it, and as SVG."
-    import nbformat
-    parts = ["# Gallery\n\nEvery figure, made from the records by its notebook. A picture leads to its full size; SVG is for slides."]
-    for p in sorted(p for p in (top/"images").iterdir() if p.suffix in (".png", ".gif")):
-        nb = top/"nbs"/f"{p.stem}.ipynb"
-        title, said = heading(nbformat.read(nb, 4)) if nb.exists() else (p.stem, "")
-        links = ([f"[Notebook](nbs/{nb.name})"] if nb.exists() else []) + ([f"<a href='images/{p.stem}.svg'>SVG</a>"] if p.with_suffix(".svg").exists() else [])
-        parts.append(f"## {title}\n\n![{said or title}](images/{p.name})\n\n{said} {', '.join(links)}")
-    return "\n\n".join(parts) + "\n"
+    found = sorted(p for p in (top/"images").iterdir() if p.suffix in (".png", ".gif"))
+    begin = "# Gallery\n\nEvery figure, made from the records by its notebook. A picture leads to its full size; SVG is for slides."
+    return "\n\n".join([begin, *(_figure(p, top/"nbs"/f"{p.stem}.ipynb") for p in found)]) + "\n"
 
 # %% ../nbs/16_site.ipynb #3a91c0f0
 def bibtex(
@@ -247,27 +268,37 @@ def cite(
         parts.append(f"## {entry['title']}\n\n{doi}\n\n```{{code-block}} bibtex\n:class: call\n\n{bibtex(entry)}\n```")
     return "\n\n".join(parts) + "\n"
 
+# %% ../nbs/16_site.ipynb #3a91c10a
+def _cells(row): return re.findall(r"<t[hd]\b[^>]*>(.*?)</t[hd]>", row, re.S) # what is in a row of HTML
+def _plain(cell): return html.unescape(re.sub(r"<[^>]+>", "", cell)).strip()
+
+# %% ../nbs/16_site.ipynb #3a91c10b
+def _labelled(row, names): # a row whose cells know their column's name, and whether they are empty
+    n = iter(names)
+    def to(c): return f'<{c[1]} data-label="{html.escape(next(n, ""))}"' + ("" if _plain(c[2]) else " data-none")
+    return re.sub(r"<(t[hd])\b(?=[^>]*>(.*?)</t[hd]>)", to, row, flags=re.S)
+
+# %% ../nbs/16_site.ipynb #3a91c10c
+def _looks(names, body, whole): # matrix: single signs; stacks: rows become cards on a phone; wide: in small type
+    marks = [_plain(c) for row in re.findall(r"<tr\b.*?</tr>", body, re.S) for c in _cells(row)[1:]]
+    if len(names) > 8 and sum(len(m) < 3 for m in marks) > .9*len(marks): return "matrix"
+    return " ".join((["stacks"] if whole and len(names) > 1 else []) + (["wide"] if len(names) > 6 else []))
+
 # %% ../nbs/16_site.ipynb #3a91c0f5
 def narrow(
     table:re.Match, # a table in HTML: attributes, inside
 )->str:
     "A table that a phone can show: within a box that scrolls, each cell with its column's name."
     attributes, inside = table.groups()
-    def cells(row): return re.findall(r"<t[hd]\b[^>]*>(.*?)</t[hd]>", row, re.S)
-    def plain(cell): return html.unescape(re.sub(r"<[^>]+>", "", cell)).strip()
     head, _, body = inside.partition("</thead>")
-    names = [plain(c) for c in cells((re.findall(r"<tr\b.*?</tr>", head, re.S) or [""])[0])]
-    marks = [plain(c) for row in re.findall(r"<tr\b.*?</tr>", body, re.S) for c in cells(row)[1:]]
-    matrix = len(names) > 8 and sum(len(m) < 3 for m in marks) > .9*len(marks)
-    whole = names and not re.search(r"\b(col|row)span=", inside)
-    def row(found):
-        n = iter(names)
-        return re.sub(r"<(t[hd])\b(?=[^>]*>(.*?)</t[hd]>)", lambda c: f'<{c[1]} data-label="{html.escape(next(n, ""))}"' + ("" if plain(c[2]) else " data-none"), found[0], flags=re.S)
-    body = re.sub(r"<tr\b.*?</tr>", row, body, flags=re.S) if whole and not matrix else body
-    looks = "matrix" if matrix else " ".join((["stacks"] if whole and len(names) > 1 else []) + (["wide"] if len(names) > 6 else []))
+    if not body: return table[0]
+    names = [_plain(c) for c in _cells((re.findall(r"<tr\b.*?</tr>", head, re.S) or [""])[0])]
+    looks = _looks(names, body, not re.search(r"\b(col|row)span=", inside))
+    if "stacks" in looks: body = re.sub(r"<tr\b.*?</tr>", lambda row: _labelled(row[0], names), body, flags=re.S)
+    head = re.sub(r"(?<=>)[^<]+", lambda t: t[0].replace("_", "_<wbr>"), head) # a long name may break there
     kept = re.sub(r'\s*\b(border|style)="[^"]*"', "", attributes)
     kept = re.sub(r'class="', f'class="{looks} ', kept) if "class=" in kept else f'{kept} class="{looks}"'
-    return f'<div class="scrolls" tabindex="0" role="region" aria-label="table"><table{kept}>{head}</thead>{body}</table></div>' if body else table[0]
+    return f'<div class="scrolls" tabindex="0" role="region" aria-label="table"><table{kept}>{head}</thead>{body}</table></div>'
 
 # %% ../nbs/16_site.ipynb #3a91c0f7
 def dressed(
@@ -325,23 +356,27 @@ def _first_page(top, out, repository, results_root):
     if not records(results_root, probes=False): links += f"\n\n```{{warning}}\nThere are no records in {Path(results_root).name}/: figures and numbers are those of the committed notebooks. `zeroinit run demo` makes some.\n```"
     (out/"index.md").write_text(f"{title}\n\n{links}\n{rest}\n\n{toc(out)}\n")
 
+# %% ../nbs/16_site.ipynb #3a91c10d
+def _notebooks(top, out, repository): # as pages
+    import nbformat
+    for p in sorted((top/"nbs").glob("*.ipynb")):
+        nb = shown(nbformat.read(p, 4), fold=p.stem.startswith(("story", "fig")), tests=not p.stem[0].isdigit())
+        for c in nb.cells: c.source = linked(c.source, "nbs", repository) if c.cell_type == "markdown" else c.source
+        if p.stem != "index": nbformat.write(nb, out/"nbs"/p.name)
+
 # %% ../nbs/16_site.ipynb #04dec148
 def pages(
     out:str|Path="_docs", # folder: `source` in it is made anew, for Sphinx to read
     results_root:str|Path="results", # folder of records, for the explorer
 )->Path: # the folder that Sphinx reads
     "Put together what the site is built from. Raise `Refused` outside a checkout."
-    import nbformat
     top, repository = root(), _repository()
     if not (top/"docs/conf.py").exists(): raise Refused(f"there is no docs/conf.py in {top}; the site is built inside a checkout")
     out = at_root(out)/"source"
     shutil.rmtree(out, ignore_errors=True)
     for folder in ("nbs", "docs", "api", "extra"): (out/folder).mkdir(parents=True)
     for copy in ("images", "extra/images"): shutil.copytree(top/"images", out/copy)
-    for p in sorted((top/"nbs").glob("*.ipynb")):
-        nb = shown(nbformat.read(p, 4), fold=p.stem.startswith(("story", "fig")), tests=not p.stem[0].isdigit())
-        for c in nb.cells: c.source = linked(c.source, "nbs", repository) if c.cell_type == "markdown" else c.source
-        if p.stem != "index": nbformat.write(nb, out/"nbs"/p.name)
+    _notebooks(top, out, repository)
     for p in (top/"docs").glob("*.md"): (out/"docs"/p.name).write_text(linked(p.read_text(), "docs", repository))
     for p in sorted((top/"zeroinit").glob("[a-z]*.py")): (out/"api"/f"{p.stem}.md").write_text(api(p.stem))
     shutil.copy(top/"docs/conf.py", out)
