@@ -1,4 +1,5 @@
 """The explorer as people meet it: a file on the disk, opened in Chromium without a network, clicked through."""
+import json
 import re
 import shutil
 import subprocess
@@ -128,6 +129,53 @@ def test_every_group_draws(built, opened):
         assert {k: page.locator(f"select[name={k}]").input_value() for k in g["picks"]} == g["picks"]
         settles(page, lambda: lines(page), len(g["series"]))
         assert page.locator("#waking").is_visible() == g["has"]["waking"]
+
+
+@needs_chromium
+def test_it_explains_itself(built, opened):
+    page = opened(built)
+    assert page.locator("#home a").get_attribute("href") == "https://github.com/zeroinit/zeroinit"  # from the disk
+    words = page.locator("details dt")
+    assert not words.first.is_visible()
+    page.locator("summary").click()
+    assert words.first.is_visible()
+    told = " ".join(words.all_text_contents())
+    assert all(w in told for w in ("scheme", "fnn", "protocol", "effective rank", "S1 to S6, J1 to J6", "seed", "interval"))
+    explained = page.locator("details").inner_text()
+    assert all(m in explained for g in page.evaluate("JSON.parse(document.getElementById('told').textContent).groups") for m in [g["picks"]["model"]])
+
+
+@needs_chromium
+def test_on_a_site_it_leads_home(built, chromium):
+    page = chromium.new_page()
+    page.route("**/*", lambda route: route.fulfill(body=built.read_text() if route.request.url.endswith("explorer.html") else "home", content_type="text/html"))
+    page.goto("http://site.invalid/docs/explorer.html")
+    page.locator("#home a").click()
+    page.wait_for_url("http://site.invalid/docs/index.html")
+    page.close()
+
+
+@needs_chromium
+def test_what_nobody_asked_for_does_not_stay(built, opened):
+    """The CNN's only clean runs on MNIST are short ones; who goes on to the ResNet does not want its single short run."""
+    page = opened(built)
+    for name, value in (("model", "cnn"), ("dataset", "CIFAR-10"), ("model", "resnet50")):
+        pick(page, **{name: value})
+        assert page.locator("#schemes button").count() > 1
+    assert page.locator("select[name=images]").input_value() == "2,000" and page.locator("#schemes button").count() > 5
+    pick(page, dataset="MNIST", model="fnn", protocol="published")
+    pick(page, dataset="CIFAR-10")
+    assert page.locator("select[name=protocol]").input_value() == "published"  # this was asked for
+
+
+def test_names_are_short_and_colours_tell(built):
+    groups = json.loads(re.search(r'id="told">(.*?)</script>', built.read_text(), re.DOTALL)[1])["groups"]
+    for g in groups:
+        names, looks = [s["series"] for s in g["series"]], [(s["color"], s["dash"]) for s in g["series"]]
+        assert len(set(names)) == len(set(looks)) == len(names), g["runs"]
+        assert not [n for n in names if len(n) > 60 or "_" in n or "=" in n]
+        schemes = {(s["color"], re.sub(r", \d+ epochs$", "", s["series"])) for s in g["series"]}
+        assert len({c for c, _ in schemes}) == len(schemes), g["runs"]  # dashes are for one scheme at several lengths
 
 
 @needs_chromium

@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "zoo": {"inits"},
     "benchmarks": {"batches", "data", "probes", "results", "speed", "many", "training", "experiments", "requests"},
 }
-NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_motion": {"data", "models", "plots"}, "fig_": {"basics", "suites", "results", "plots", "claims", "comparisons", "verdicts", "forest"}, "story_": {"batches", "data", "suites", "results", "plots", "claims", "training", "verdicts", "forest", "models"}, "index": {"basics", "suites", "results", "plots", "claims", "verdicts"}, "lesson": set(), "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
+NOTEBOOK_MAY_IMPORT = {"run_experiment": {"experiments", "results", "plots"}, "fig_motion": {"data", "models", "plots"}, "fig_": {"basics", "suites", "results", "plots", "claims", "comparisons", "verdicts", "forest"}, "story_": {"batches", "data", "suites", "results", "plots", "claims", "training", "verdicts", "forest", "models"}, "index": {"basics", "suites", "results", "plots", "claims", "verdicts"}, "lesson": set(), "explore": {"explorer"}, "schemes": {"basics"}, "benchmark": {"basics", "batches", "benchmarks", "engines", "experiments", "models", "speed", "suites"}}  # suites: which runs are a suite's
 
 
 def cells(path, kind="code"):

@@ -24,7 +24,7 @@ from .inits import initialize
 from .models import build
 from .probes import Gradients, Symmetry, Wake, weights
 from .protocols import LEAST, value_of
-from .requests import SOURCES, dataset_name, image_shape, recipe, resolve
+from .requests import SOURCES, dataset_name, gpu_wanted, image_shape, recipe, resolve
 from .results import Experiment, beside, environment, is_done, read_record, results_path, run_name, set_aside, write_record
 from .speed import Meter, layout, possible, recordable
 from .training import OTHER, Misfit, arithmetic, diverged, fit
@@ -344,7 +344,7 @@ class Request:
 def request(
     names:dict, # a notebook's globals(), or a dict of parameters
 )->Request:
-    "Check parameters; a name that is none, or a value that makes no sense, raises `Refused`."
+    "Check parameters; a name that is none, or a value that makes no sense, raises `Refused`. Where a GPU is missed, say so."
     plain = {k: v for k, v in names.items() if k[0] != "_" and k not in ("In", "Out") and isinstance(v, PLAIN)}
     for k in plain: pick(k, PARAMETERS, "parameter")
     given = {k: v for k, v in plain.items() if v is not None}
@@ -352,4 +352,5 @@ def request(
     for k, v in options.items():
         if v < LEAST.get(k, v): raise Refused(f"{k} must be {LEAST[k]} or more, not {v}")
     e = resolve(**{k: v for k, v in given.items() if k not in RUN_PARAMETERS})
+    if told := gpu_wanted(e.model): print(told)
     return Request(e, options)
