@@ -16,7 +16,7 @@ import pandas as pd
 from .basics import Refused, at_root, atomic
 from .claims import DATA
 from .forest import ANSWERS, rank_frame
-from .plots import COLORS, NAMES, _PALETTE, bands, caption, color_of, line_of, wake_frame
+from .plots import NAMES, _PALETTE, bands, caption, color_of, line_of, wake_frame
 from .protocols import WORK_OF
 from .results import DEFAULTS, config_hash, published, records, summary, to_frame
 from .suites import SUITES
