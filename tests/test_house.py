@@ -212,7 +212,7 @@ def test_committed_records_are_whole_and_of_this_code(tree, call):
 from pathlib import Path
 from zeroinit.results import is_done, read_record, results_path
 from zeroinit.suites import SUITES
-drawn = ("schicho-mnist", "unseen-mnist", "update-order", "mixed-fnn", "schicho-gradients", "reduced-cifar", "reduced-longer")
+drawn = ("schicho-mnist", "unseen-mnist", "schicho-flaws", "bias-scale", "short-residual-cnn", "update-order", "mixed-fnn", "schicho-gradients", "reduced-cifar", "reduced-longer")
 held = {n: [(e, results_path("results", e, s)) for e, seeds in f() for s in seeds] for n, f in SUITES.items()}
 missing = [(n, p) for n in drawn for e, p in held[n] if not is_done(p) and not (n == "schicho-mnist" and e.model == "cnn")] # for a CUDA machine
 assert not missing, missing
