@@ -35,7 +35,7 @@ def alike(shown, said):
 
 @pytest.fixture
 def steps(tree, tmp_path):
-    """Carry out a tutorial in a copy of its own; returns the copy, and what each shell block printed. `instead`: a block in other words, or nothing, where it cannot be carried out here."""
+    """Carry out a tutorial in a copy of its own, in a home where nothing is set up yet; returns the copy, and what each shell block printed. `instead`: a block in other words, or nothing, where it cannot be carried out here."""
     copy = tmp_path / "zeroinit"
     shutil.copytree(tree, copy)
     (copy / ".venv").symlink_to(Path(sys.executable).parent.parent)
@@ -45,7 +45,7 @@ def steps(tree, tmp_path):
         (stubs / name).write_text(text)
         (stubs / name).chmod(0o755)
     path = os.pathsep.join([str(stubs), str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = {**os.environ, "PYTHONPATH": str(copy), "PATH": path, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "RAY_TMPDIR": "/tmp"}
+    env = {**os.environ, "PYTHONPATH": str(copy), "PATH": path, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "RAY_TMPDIR": "/tmp"}
 
     def told(*args):
         done = subprocess.run(args, cwd=copy, env=env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)

@@ -330,7 +330,7 @@ def mathml(
 
 # %% ../nbs/16_site.ipynb #5a253524
 TOCS = {"The works": ["nbs/story_*", "nbs/fig_forest", "gallery"], "Tutorials": ["nbs/lesson", "docs/rerun", "docs/extend", "docs/cluster", "docs/records"],
-        "Schemes": ["nbs/schemes"], "Figures, as they are made": ["nbs/fig_[!f]*", "nbs/fig_f[!o]*", "nbs/run_experiment", "nbs/benchmark"],
+        "Schemes": ["nbs/schemes"], "Figures, as they are made": ["nbs/explore", "nbs/fig_[!f]*", "nbs/fig_f[!o]*", "nbs/run_experiment", "nbs/benchmark"],
         "The library, as it is built": ["nbs/[0-9]*"], "The library, function by function": ["api/*"], "More": ["cite"]}
 
 # %% ../nbs/16_site.ipynb #c26e3c0b
