@@ -28,7 +28,7 @@ class Adam:
         betas:tuple=(.9, .999), # decay of the running means of the gradient and of its square
         eps:float=1e-8, # added to the root of the second
     ):
-        self.params, self.betas, self.eps, self.state = list(params), betas, eps, {}
+        self.params, self.betas, self.eps, self.state, self.known = list(params), betas, eps, {}, (None, None) # known: which took part in the last step, and their lists
         cuda = self.params and self.params[0].device.type == "cuda" # a recording reads the rate from the device
         self.param_groups = [dict(lr=torch.tensor(lr, device=self.params[0].device) if cuda else lr)]
     def at(self, lr): # from now on
@@ -37,14 +37,17 @@ class Adam:
     def zero_grad(self):
         for p in self.params: p.grad = None
     def _begin(self, p): return dict(step=torch.zeros((), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+    def _lists(self, live):
+        states = [self.state.get(i) or self.state.setdefault(i, self._begin(self.params[i])) for i in live]
+        return [self.params[i] for i in live], *([s[k] for s in states] for k in ("step", "exp_avg", "exp_avg_sq"))
     @torch.no_grad()
     def step(self):
-        live = [(i, p) for i, p in enumerate(self.params) if p.grad is not None]
-        states = [self.state.get(i) or self.state.setdefault(i, self._begin(p)) for i, p in live]
+        live = [i for i, p in enumerate(self.params) if p.grad is not None]
         if not live: return
-        steps, m, v = ([s[k] for s in states] for k in ("step", "exp_avg", "exp_avg_sq"))
+        if self.known[0] != live or self.known[1] is not self.state: self.known = live, self.state, *self._lists(live)
+        *_, params, steps, m, v = self.known
         torch._foreach_add_(steps, 1)
-        torch._fused_adam_([p for _, p in live], [p.grad for _, p in live], m, v, [], steps, lr=self.param_groups[0]["lr"], beta1=self.betas[0], beta2=self.betas[1],
+        torch._fused_adam_(params, [p.grad for p in params], m, v, [], steps, lr=self.param_groups[0]["lr"], beta1=self.betas[0], beta2=self.betas[1],
                            weight_decay=0., eps=self.eps, amsgrad=False, maximize=False, grad_scale=None, found_inf=None)
     def state_dict(self): return dict(state=self.state, param_groups=[])
     def load_state_dict(self, told):

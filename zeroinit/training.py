@@ -69,13 +69,16 @@ def arithmetic(
 
 # %% ../nbs/04_training.ipynb #0ca69d6f
 def _forward(model, x, y, recipe):
-    "Loss by the recipe's reduction, and the batch's sums (3,): loss, right answers, images."
+    "Loss by the recipe's reduction, and the logits, detached."
     precision = arithmetic(recipe.precision, x.device.type)
     bf16 = precision == "bf16"
     if precision == "float64": x = x.double()
     with torch.autocast(x.device.type, torch.bfloat16) if bf16 else nullcontext(): logits = model(x)
     if bf16: logits = logits.float()
-    loss = F.cross_entropy(logits, y.to(logits) if y.ndim == 2 else y, reduction=recipe.reduction)
+    return F.cross_entropy(logits, y.to(logits) if y.ndim == 2 else y, reduction=recipe.reduction), logits.detach()
+def _scored(model, x, y, recipe):
+    "Loss by the recipe's reduction, and the batch's sums (3,): loss, right answers, images."
+    loss, logits = _forward(model, x, y, recipe)
     total = loss.detach()*(len(y) if recipe.reduction == "mean" else 1)
     return loss, torch.stack([total, _right(logits, y).to(total), _count(len(y), total.dtype, total.device)]).double()
 
@@ -92,8 +95,28 @@ def _right(logits, y):
 # %% ../nbs/04_training.ipynb #c53989ba
 def _losses(model, x, y, recipe, same=False):
     "The same for each of a stack of models, (S,) and (S, 3); `same`: one set of images for all, with no S in front."
-    if not hasattr(model, "each"): return _forward(model, x, y, recipe)
-    return model.each(partial(_forward, recipe=recipe), x, y, same)
+    if not hasattr(model, "each"): return _scored(model, x, y, recipe)
+    return model.each(partial(_scored, recipe=recipe), x, y, same)
+
+# %% ../nbs/04_training.ipynb #5e0d7c12
+class _Late:
+    "The sums of batches of one model, counted many at a time."
+    def __init__(self, recipe, most=64): self.recipe, self.most, self.kept, self.done = recipe, most, [], []
+    def scored(self, model, x, y): # loss, and what is to be added now: nothing
+        if y.ndim > 1: return _scored(model, x, y, self.recipe) # shares of mixed labels: added in another order, other bits
+        loss, logits = _forward(model, x, y, self.recipe)
+        if len(self.kept) == self.most or self.kept and self.kept[0][1].shape != logits.shape: self.count()
+        self.kept.append((loss.detach(), logits, y))
+        return loss, 0
+    def count(self):
+        losses, logits, y = map(torch.stack, zip(*self.kept)) # (n,), (n, B, K), (n, B)
+        total = losses*(y.shape[1] if self.recipe.reduction == "mean" else 1)
+        right = (logits.argmax(-1) == y).sum(1)
+        rows = torch.stack([total, right.to(total), torch.full_like(total, y.shape[1])], 1).double()
+        self.done, self.kept = [torch.cat([*self.done, rows]).cumsum(0)[-1:]], []
+    def sums(self): # (3,); 0 where nothing was kept
+        if self.kept: self.count()
+        return self.done[0][0] if self.done else 0
 
 # %% ../nbs/04_training.ipynb #623ccb56
 def train_epoch(
@@ -108,16 +131,18 @@ def train_epoch(
     "One pass over the batches, without reading anything back."
     model.train()
     looking = any(p.looking for p in probes)
+    play = play if isinstance(opt, Adam) and not looking else directly
+    late = _Late(recipe) if play is directly and not hasattr(model, "each") else None
     def step(x, y):
         opt.zero_grad()
-        loss, batch = _losses(net or model, x, y, recipe)
+        loss, batch = late.scored(net or model, x, y) if late else _losses(net or model, x, y, recipe)
         loss.sum().backward()
         for p in probes if looking else (): p.step(model)
         opt.step()
         return batch
-    sums, n = _played(step, train, play if isinstance(opt, Adam) and not looking else directly, model, opt)
+    sums, n = _played(step, train, play, model, opt)
     for p in () if looking else probes: p.skip(n)
-    return sums
+    return sums + late.sums() if late else sums
 
 # %% ../nbs/04_training.ipynb #eb7d3a0b
 def _played(step, train, play, model, opt):
