@@ -63,7 +63,8 @@ import numpy as np
 with tempfile.TemporaryDirectory() as d:
     x, y = np.zeros((60, 8, 8), dtype=np.uint8), np.arange(60) % 10
     write_npz(f"{d}/made_up.npz", dict(x_train=x, y_train=y, x_test=x, y_test=y))
-    run(resolve(dataset=f"{d}/made_up.npz", epochs=1), results_root=f"{d}/results", quiet=True)
+    for name in (f"{d}/made_up.npz", "digits"):
+        run(resolve(dataset=name, epochs=1), results_root=f"{d}/results", quiet=True)
 print([m for m in ("torch._dynamo", "torch._inductor", "sympy", "torchvision", "sklearn", "scipy", "seaborn", "matplotlib", "papermill", "ray") if m in sys.modules])"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 

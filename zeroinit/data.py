@@ -7,7 +7,7 @@ __all__ = ['DATASETS', 'KEPT', 'TINY_URL', 'TINY_MD5', 'Images', 'check', 'write
            'fetching', 'torchvision_set', 'tiny_imagenet', 'data_root', 'load']
 
 # %% ../nbs/00_data.ipynb #7ac57ac7
-import errno, functools, io, os, shutil, tempfile, warnings, zipfile, zlib
+import errno, functools, importlib.util, io, os, shutil, tempfile, warnings, zipfile, zlib
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -142,13 +142,24 @@ def dataset(f:Callable): # f(folder), a dict of the arrays of `check`; the folde
     DATASETS[f.__name__] = f
     return f
 
+# %% ../nbs/00_data.ipynb #d16175a0
+def _digits():
+    "(1797, 8, 8) grey levels and (1797,) labels, from scikit-learn's file: to load the package takes a second, a quarter of a short run's start."
+    found = importlib.util.find_spec("sklearn") # where it lies; nothing is loaded
+    file = Path(found.origin).parent/"datasets/data/digits.csv.gz" if found else None
+    if file and file.exists():
+        table = np.loadtxt(file, delimiter=",")
+        return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    from sklearn.datasets import load_digits # in another release it may lie elsewhere
+    bunch = load_digits()
+    return bunch.images, bunch.target
+
 # %% ../nbs/00_data.ipynb #a89d4c0e
 @dataset
 def digits(folder:Path)->dict:
     "Scikit-learn's embedded digits (UCI Optdigits), 8 x 8, grey levels 0 to 16 stretched to 0 to 255."
-    from sklearn.datasets import load_digits
-    bunch = load_digits()
-    x, y = np.rint(bunch.images*255/16).astype(np.uint8), bunch.target.astype(np.int64)
+    images, labels = _digits()
+    x, y = np.rint(images*255/16).astype(np.uint8), labels.astype(np.int64)
     train, test = (i.numpy() for i in holdout(torch.from_numpy(y), 360))
     return dict(x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
 
