@@ -508,7 +508,7 @@ def speed(
         for ax in (left, right): ax.set_axis_off()
         left.text(0, .5, "no benchmark yet: `make bench`")
         return fig
-    rows = [r for r in found["table"] if r["plain_to_ours"]]
+    rows = [r for r in found["table"] if r["plain_to_ours"] and "memory kept" not in r["what"]]
     bars = left.barh([textwrap.fill(r["what"], 34) for r in rows][::-1], [r["plain_to_ours"] for r in rows][::-1], color=_PALETTE[0])
     left.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
     left.tick_params(axis="y", labelsize=7)

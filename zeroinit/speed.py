@@ -19,6 +19,11 @@ from torch import Tensor
 
 from .basics import Refused, pick
 
+# %% ../nbs/04_speed.ipynb #5bee0d11
+_PLAIN = dict(weight_decay=0., amsgrad=False, maximize=False, grad_scale=None, found_inf=None)
+def _begin(p): return dict(step=torch.zeros((), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+def _like(p, t): return t.clone().to(p.device) if t.ndim == 0 else torch.empty_like(p).copy_(t) # in the parameter's memory format
+
 # %% ../nbs/04_speed.ipynb #ed1eba3e
 class Adam:
     "Adam (Kingma and Ba 2015) by torch's fused kernel: the bits of `torch.optim.Adam(fused=True)`. On CUDA its steps can be recorded."
@@ -36,9 +41,8 @@ class Adam:
         group["lr"] = group["lr"].fill_(lr) if isinstance(group["lr"], Tensor) else lr
     def zero_grad(self):
         for p in self.params: p.grad = None
-    def _begin(self, p): return dict(step=torch.zeros((), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
     def _lists(self, live):
-        states = [self.state.get(i) or self.state.setdefault(i, self._begin(self.params[i])) for i in live]
+        states = [self.state.get(i) or self.state.setdefault(i, _begin(self.params[i])) for i in live]
         return [self.params[i] for i in live], *([s[k] for s in states] for k in ("step", "exp_avg", "exp_avg_sq"))
     @torch.no_grad()
     def step(self):
@@ -47,12 +51,10 @@ class Adam:
         if self.known[0] != live or self.known[1] is not self.state: self.known = live, self.state, *self._lists(live)
         *_, params, steps, m, v = self.known
         torch._foreach_add_(steps, 1)
-        torch._fused_adam_(params, [p.grad for p in params], m, v, [], steps, lr=self.param_groups[0]["lr"], beta1=self.betas[0], beta2=self.betas[1],
-                           weight_decay=0., eps=self.eps, amsgrad=False, maximize=False, grad_scale=None, found_inf=None)
+        torch._fused_adam_(params, [p.grad for p in params], m, v, [], steps, lr=self.param_groups[0]["lr"], beta1=self.betas[0], beta2=self.betas[1], eps=self.eps, **_PLAIN)
     def state_dict(self): return dict(state=self.state, param_groups=[])
     def load_state_dict(self, told):
-        def like(p, t): return t.clone().to(p.device) if t.ndim == 0 else torch.empty_like(p).copy_(t) # in the parameter's memory format
-        self.state = {int(i): {k: like(self.params[int(i)].detach(), t) for k, t in s.items()} for i, s in told["state"].items()}
+        self.state = {int(i): {k: _like(self.params[int(i)].detach(), t) for k, t in s.items()} for i, s in told["state"].items()}
 
 # %% ../nbs/04_speed.ipynb #fb975451
 def _error(n=256):
