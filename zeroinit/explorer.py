@@ -65,8 +65,8 @@ def _series(group): # rows of one group and scheme
     name = _named(group["key"].iloc[0])
     told = [k for k in DEFAULTS if k not in ("init", "init_args", "model", "dataset", "protocol", "train_size") and group[k].astype(str).nunique() > 1]
     differ = next(([k] for k in told if group[k].astype(str).nunique() == len(group)), told) # one that tells all of them apart is enough
-    return pd.Series([", ".join([name, *filter(None, (_said(k, r[k]) for k in differ))]) for _, r in group.iterrows()], index=group.index)
-def _said(k, v): # a setting and its value, in words; "": nothing to say
+    return pd.Series([", ".join([name, *filter(None, (_worded(k, r[k]) for k in differ))]) for _, r in group.iterrows()], index=group.index)
+def _worded(k, v): # a setting and its value, in words; "": nothing to say
     if k in SHORT: return f"{v} {SHORT[k]}"
     return f"{k} {v}" if k not in FLAWS else FLAWS[k][1] if bool(v) == FLAWS[k][0] else ""
 def _named(key): # of a scheme
