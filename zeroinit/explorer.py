@@ -7,7 +7,7 @@ __all__ = ['PICKS', 'WORKS_IN_WORDS', 'DASHES', 'MORE', 'SHORT', 'FLAWS', 'exper
            'rank_table', 'curves', 'ranks', 'waking', 'verdict_chart', 'page', 'explorer', 'widget']
 
 # %% ../nbs/15_explorer.ipynb #a5e00003
-import json, re, warnings
+import json, math, re, warnings
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,13 @@ def _series(group): # rows of one group and scheme
     told = [k for k in DEFAULTS if k not in ("init", "init_args", "model", "dataset", "protocol", "train_size") and group[k].astype(str).nunique() > 1]
     differ = next(([k] for k in told if group[k].astype(str).nunique() == len(group)), told) # one that tells all of them apart is enough
     return pd.Series([", ".join([name, *filter(None, (_worded(k, r[k]) for k in differ))]) for _, r in group.iterrows()], index=group.index)
+def _color(key): # of a scheme
+    "A figure's; a scale of the biases that no figure draws has its place on a colour map."
+    scale = re.match(r"bias_normal\(std=([\d.e+-]+)\)$", key)
+    if key in MORE: return MORE[key][1]
+    if key in NAMES or not scale: return color_of(key)
+    from matplotlib import colormaps, colors
+    return colors.to_hex(colormaps["viridis"](min(1., max(0., (math.log10(float(scale[1])) + 7)/11))))
 def _worded(k, v): # a setting and its value, in words; "": nothing to say
     if k in SHORT: return f"{v} {SHORT[k]}"
     return f"{k} {v}" if k not in FLAWS else FLAWS[k][1] if bool(v) == FLAWS[k][0] else ""
@@ -88,7 +95,7 @@ def experiments(
     one = one.sort_values([*PICKS, "key", "epochs"], key=place, kind="stable")
     named = [_series(g) for _, g in one.groupby(["runs", "key"])]
     one["series"] = pd.concat(named) if named else ""
-    one["color"] = [MORE[k][1] if k in MORE else color_of(k) for k in one["key"]]
+    one["color"] = one["key"].map(_color)
     one["dash"], one["place"] = _dashes(one), _places(one, place)
     score = summary(frame, ("hash",))[["hash", "n", "diverged", "mean", "half_width"]]
     return one.merge(score, on="hash", how="left").reset_index(drop=True)[[*PICKS, "runs", "hash", "key", "series", "color", "dash", "place", "n", "planned", "diverged", "mean", "half_width"]]
