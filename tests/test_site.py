@@ -177,7 +177,7 @@ def test_functions_say_what_they_take_and_give(site, read):
 
 
 def test_pages_speak_of_what_they_are_for(read):
-    assert "learning moves from the output to the input" in " ".join("".join(read["index.html"].text).split())
+    assert "Learning moves backwards through the network" in " ".join("".join(read["index.html"].text).split())
     assert "verdict" in "".join(read["nbs/fig_forest.html"].text).lower()
 
 
