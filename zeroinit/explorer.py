@@ -68,11 +68,13 @@ def _series(group): # rows of one group and scheme
     return pd.Series([", ".join([name, *filter(None, (_worded(k, r[k]) for k in differ))]) for _, r in group.iterrows()], index=group.index)
 def _color(key): # of a scheme
     "A figure's; a scale of the biases that no figure draws has its place on a colour map."
-    scale = re.match(r"bias_normal\(std=([\d.e+-]+)\)$", key)
     if key in MORE: return MORE[key][1]
-    if key in NAMES or not scale: return color_of(key)
+    if key in NAMES or not _scale(key): return color_of(key)
     from matplotlib import colormaps, colors
-    return colors.to_hex(colormaps["viridis"](min(1., max(0., (math.log10(float(scale[1])) + 7)/11))))
+    return colors.to_hex(colormaps["viridis"](min(1., max(0., (math.log10(_scale(key)) + 7)/11))))
+def _scale(key): # of the biases; None: the scheme has no other than its own
+    found = re.match(r"bias_normal\(std=([\d.e+-]+)\)$", key)
+    return float(found[1]) if found else None
 def _worded(k, v): # a setting and its value, in words; "": nothing to say
     if k in SHORT: return f"{v} {SHORT[k]}"
     return f"{k} {v}" if k not in FLAWS else FLAWS[k][1] if bool(v) == FLAWS[k][0] else ""
@@ -91,7 +93,7 @@ def experiments(
     one = _beside(_told_by(frame), held)
     one = one.assign(runs=[f"{r.work}: {r.model} on {r.dataset}, {r.protocol}, {r.images} images" for r in one.itertuples()], planned=[len(seeds.get(h, ())) for h in one["hash"]])
     places = dict(dataset=[*DATA.values()], model=[*(m for m in WORK_OF if m != "logistic")], key=[*NAMES, *MORE])
-    def place(column): return column.map(lambda v: places[column.name].index(v) if v in places[column.name] else 99) if column.name in places else column.ne("all") if column.name == "images" else column
+    def place(column): return column.map(lambda v: places[column.name].index(v) if v in places[column.name] else 99 + (_scale(v) or 0)) if column.name in places else column.ne("all") if column.name == "images" else column
     one = one.sort_values([*PICKS, "key", "epochs"], key=place, kind="stable")
     named = [_series(g) for _, g in one.groupby(["runs", "key"])]
     one["series"] = pd.concat(named) if named else ""
