@@ -344,6 +344,12 @@ def toc(
         if found: parts.append(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(found) + "\n```")
     return "\n\n".join(parts)
 
+# %% ../nbs/16_site.ipynb #81de590d
+def _repository(): # where files without a page are
+    from configparser import ConfigParser
+    config = ConfigParser(); config.read(root()/"settings.ini")
+    return f"{config['DEFAULT']['git_url']}/blob/{config['DEFAULT']['branch']}"
+
 # %% ../nbs/16_site.ipynb #1808bb3f
 def _first_page(top, out, repository, results_root):
     "The README, with the explorer, and with a word where there are no records."
@@ -385,9 +391,3 @@ def pages(
     (out/"cite.md").write_text(cite(top))
     _first_page(top, out, repository, at_root(results_root))
     return out
-
-# %% ../nbs/16_site.ipynb #81de590d
-def _repository(): # where files without a page are
-    from configparser import ConfigParser
-    config = ConfigParser(); config.read(root()/"settings.ini")
-    return f"{config['DEFAULT']['git_url']}/blob/{config['DEFAULT']['branch']}"
