@@ -557,7 +557,7 @@ def _places(points):
     from scipy.cluster.hierarchy import fclusterdata
     return len(set(fclusterdata(points, 2.2/80, "distance", method="complete")))
 
-# %% ../nbs/10_plots.ipynb #2d0a2256
+# %% ../nbs/10_plots.ipynb #4cb80cbf
 def _frame(axes, names, gradients, points, color, k):
     "One run at one update, drawn on its two axes."
     bars, cloud = axes

@@ -151,7 +151,7 @@ def _made(f): # what is called, as it is written: a function, a class's __init__
     tree = ast.parse(textwrap.dedent(inspect.getsource(f))).body[0]
     return next((n for n in tree.body if getattr(n, "name", "") == "__init__"), tree) if isinstance(f, type) else tree
 
-# %% ../nbs/16_site.ipynb #3a91c104
+# %% ../nbs/16_site.ipynb #e1ab2cd1
 def _written(tree): # name, type, default of each parameter of a function, or field of a class
     if isinstance(tree, ast.ClassDef): found = [(n.target.id, n.annotation, n.value) for n in tree.body if isinstance(n, ast.AnnAssign)]
     else: found = _arguments(tree.args)
@@ -272,7 +272,7 @@ def cite(
 def _cells(row): return re.findall(r"<t[hd]\b[^>]*>(.*?)</t[hd]>", row, re.S) # what is in a row of HTML
 def _plain(cell): return html.unescape(re.sub(r"<[^>]+>", "", cell)).strip()
 
-# %% ../nbs/16_site.ipynb #3a91c10b
+# %% ../nbs/16_site.ipynb #dac56544
 def _labelled(row, names): # a row whose cells know their column's name, and whether they are empty
     n = iter(names)
     def to(c): return f'<{c[1]} data-label="{html.escape(next(n, ""))}"' + ("" if _plain(c[2]) else " data-none")
