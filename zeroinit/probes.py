@@ -105,29 +105,35 @@ class Wake(Probe):
     def load(self, state): self.updates, self.first, self.size = state["updates"], state["first"], state.get("size", {})
 
 # %% ../nbs/03_probes.ipynb #b6aae716
+def _gram(rows): # (N, ...) to (N, N): the products of every two
+    rows = rows.detach().flatten(1).double()
+    return rows @ rows.T
+def _rank(gram):
+    s = torch.linalg.eigvalsh(gram).clamp(min=0) # squared singular values, much faster
+    if not s.sum() > 0: return 0. if s.sum() == 0 else float("nan")
+    return torch.special.entr(s/s.sum()).sum().exp().item()
 def effective_rank(
     w:Tensor, # (out, ...) a weight
 )->float: # 0 for a zero weight, else 1 to min(out, in)
     "Exponential of the entropy of the normalised squared singular values."
-    m = w.detach().flatten(1).double()
-    s = torch.linalg.eigvalsh(m @ m.T if len(m) <= m.shape[1] else m.T @ m).clamp(min=0) # squared singular values, much faster
-    if not s.sum() > 0: return 0. if s.sum() == 0 else float("nan")
-    p = s/s.sum()
-    return torch.special.entr(p).sum().exp().item()
+    m = w.flatten(1)
+    return _rank(_gram(m if len(m) <= m.shape[1] else m.T))
 
 # %% ../nbs/03_probes.ipynb #16f12f9b
+def _groups(gram, tolerance=1e-6):
+    squares = gram.diagonal()
+    near = squares[:, None] + squares - 2*gram <= tolerance**2*squares.max() # distances, squared
+    group, before = torch.arange(len(gram), device=gram.device), None
+    while before is None or not torch.equal(group, before): # each takes the lowest number among its neighbours, and then that one's
+        before, group = group, torch.where(near, group, len(gram)).amin(1).minimum(group)
+        group = group[group]
+    return len(group.unique())
 def distinct(
-    rows:Tensor, # (N, D) one neuron a row
+    rows:Tensor, # (N, ...) one neuron a row
     tolerance:float=1e-6, # rows closer than this share of the longest row count as equal
 )->int: # groups of neurons
     "How many neurons differ: groups joined by chains of pairs within the tolerance."
-    rows = rows.detach().double()
-    near = torch.cdist(rows, rows) <= tolerance*rows.norm(dim=1).max()
-    group, before = torch.arange(len(rows), device=rows.device), None
-    while before is None or not torch.equal(group, before): # each takes the lowest number among its neighbours, and then that one's
-        before, group = group, torch.where(near, group, len(rows)).amin(1).minimum(group)
-        group = group[group]
-    return len(group.unique())
+    return _groups(_gram(rows), tolerance)
 
 # %% ../nbs/03_probes.ipynb #24379f86
 class Symmetry(Probe):
@@ -143,10 +149,11 @@ class Symmetry(Probe):
         parameters = dict(model.named_parameters())
         for layer, w in weights(model).items():
             bias = parameters.get(f"{layer}.bias")
-            rows = w.flatten(1) if bias is None or len(bias) != len(w) else torch.cat([w.flatten(1), bias[:, None]], 1)
-            if not rows.isfinite().all(): continue # a diverged layer has no rank
+            gram, own = _gram(w), bias is not None and len(bias) == len(w)
+            neurons = gram + _gram(bias[:, None]) if own else gram
+            if not neurons.isfinite().all(): continue # a diverged layer has no rank
             untouched = (w == self.start.get(f"{layer}.weight", self.start.get(layer))).double().mean().item()
-            rank = float(f"{effective_rank(w):.6g}")
-            yield dict(layer=layer, rank=rank, distinct=distinct(rows), neurons=len(w), untouched=untouched)
+            rank = _rank(gram) if len(w) <= w[0].numel() else effective_rank(w)
+            yield dict(layer=layer, rank=float(f"{rank:.6g}"), distinct=_groups(neurons), neurons=len(w), untouched=untouched)
     def state(self): return dict(rows=self.rows)
     def load(self, state): self.rows = state["rows"]
