@@ -237,8 +237,8 @@ class Batches:
         return self.rows[_at(torch.randperm(self.count, generator=self.generators["generator"]), self.rows)] if "generator" in self.generators else self.rows
     def moved(self, x, y): return (x, y) if self.augment is None else self.augment(x, y, self.generators["chance"])
     def at(self, order): # batches of these rows
-        for i in order.split(self.size):
-            x, y = self.moved(self.x.index_select(0, i), self.y.index_select(0, i))
+        for i, y in zip(*(t.split(self.size) for t in (order, self.y.index_select(0, order)))): # labels all at once: in a small network's step every call counts
+            x, y = self.moved(self.x.index_select(0, i), y)
             yield self.prepare(x), y
     def __iter__(self): return self.at(self.order())
     def state_dict(self): return {k: g.get_state() for k, g in self.generators.items()}

@@ -136,7 +136,7 @@ def train_epoch(
     def step(x, y):
         opt.zero_grad()
         loss, batch = late.scored(net or model, x, y) if late else _losses(net or model, x, y, recipe)
-        loss.sum().backward()
+        (loss.sum() if loss.ndim else loss).backward()
         for p in probes if looking else (): p.step(model)
         opt.step()
         return batch
