@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .basics import Refused, atomic, pick
-from .speed import Adam, Recorder, directly, prepared
+from .speed import Adam, Chain, Recorder, directly, prepared, written_out
 
 # %% ../nbs/04_training.ipynb #0d24b080
 @dataclass(frozen=True)
@@ -105,9 +105,11 @@ class _Late:
     def scored(self, model, x, y): # loss, and what is to be added now: nothing
         if y.ndim > 1: return _scored(model, x, y, self.recipe) # shares of mixed labels: added in another order, other bits
         loss, logits = _forward(model, x, y, self.recipe)
+        return loss, self.keep(loss.detach(), logits, y)
+    def keep(self, loss, logits, y):
         if len(self.kept) == self.most or self.kept and self.kept[0][1].shape != logits.shape: self.count()
-        self.kept.append((loss.detach(), logits, y))
-        return loss, 0
+        self.kept.append((loss, logits, y))
+        return 0
     def count(self):
         losses, logits, y = map(torch.stack, zip(*self.kept)) # (n,), (n, B, K), (n, B)
         total = losses*(y.shape[1] if self.recipe.reduction == "mean" else 1)
@@ -133,10 +135,13 @@ def train_epoch(
     looking = any(p.looking for p in probes)
     play = play if isinstance(opt, Adam) and not looking else directly
     late = _Late(recipe) if play is directly and not hasattr(model, "each") else None
+    chain = written_out(model) if late and isinstance(net, Chain) and arithmetic(recipe.precision, "cpu") == "float32" else None
     def step(x, y):
         opt.zero_grad()
-        loss, batch = late.scored(net or model, x, y) if late else _losses(net or model, x, y, recipe)
-        (loss.sum() if loss.ndim else loss).backward()
+        if chain and y.ndim == 1: batch = late.keep(*chain.learn(x, y, recipe.reduction), y)
+        else:
+            loss, batch = late.scored(net or model, x, y) if late else _losses(net or model, x, y, recipe)
+            (loss.sum() if loss.ndim else loss).backward()
         for p in probes if looking else (): p.step(model)
         opt.step()
         return batch
