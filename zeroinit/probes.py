@@ -130,7 +130,7 @@ def _groups(gram, tolerance=1e-6):
     return len(group.unique())
 def distinct(
     rows:Tensor, # (N, ...) one neuron a row
-    tolerance:float=1e-6, # rows closer than this share of the longest row count as equal
+    tolerance:float=1e-6, # rows closer than this share of the longest row count as equal; 1e-7 or more
 )->int: # groups of neurons
     "How many neurons differ: groups joined by chains of pairs within the tolerance."
     return _groups(_gram(rows), tolerance)

@@ -133,18 +133,19 @@ class Chain:
         return loss, seen[-1]
 
 # %% ../nbs/04_speed.ipynb #c4a10003
-def _hooked(t): # something hangs on a module or parameter that autograd would call
-    return any(getattr(t, k, None) for k in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_post_accumulate_grad_hooks"))
+def _hooked(t): # something hangs on a module or parameter that would be called
+    return "forward" in vars(t) or any(getattr(t, k, None) for k in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_post_accumulate_grad_hooks", "_compiled_call_impl"))
 def written_out(
     model:nn.Module, # any
 )->Chain: # None where the model is something else
-    "The model as a `Chain`, on a CPU."
+    "The model as a `Chain`, on a CPU, with weights as torch lays them out."
     if type(model) is not nn.Sequential or [*map(type, model[:1])] != [nn.Flatten] or type(model[-1]) is not nn.Linear: return None
     flat, *layers = model
     own = [p for m in layers for p in m.parameters()]
     known = (flat.start_dim, flat.end_dim) == (1, -1) and all(type(m) is nn.Linear or type(m) is nn.ELU and not m.inplace for m in layers)
-    free = all(p.requires_grad and p.device.type == "cpu" for p in own) and len({id(p) for p in own}) == len(own)
-    return Chain(model) if known and free and not any(map(_hooked, [model, *model, *own])) else None
+    free = all(p.requires_grad and p.device.type == "cpu" and p.is_contiguous() for p in own) and len({id(p) for p in own}) == len(own)
+    seen = torch.is_autocast_enabled("cpu") or torch.is_anomaly_enabled() # somebody else looks at each operation
+    return Chain(model) if known and free and not seen and not any(map(_hooked, [model, *model, *own])) else None
 
 # %% ../nbs/04_speed.ipynb #3aa686fb
 def directly(f, *inputs, name=""):

@@ -138,7 +138,7 @@ def train_epoch(
     chain = written_out(model) if late and isinstance(net, Chain) and arithmetic(recipe.precision, "cpu") == "float32" else None
     def step(x, y):
         opt.zero_grad()
-        if chain and y.ndim == 1: batch = late.keep(*chain.learn(x, y, recipe.reduction), y)
+        if chain and y.ndim == 1 and not x.requires_grad: batch = late.keep(*chain.learn(x, y, recipe.reduction), y)
         else:
             loss, batch = late.scored(net or model, x, y) if late else _losses(net or model, x, y, recipe)
             (loss.sum() if loss.ndim else loss).backward()
