@@ -520,7 +520,7 @@ def speed(
     right.set(xscale="log", yscale="log", xlabel="times as many, or as large", ylabel="times the cost")
     right.legend(fontsize=7)
     env = found["env"]
-    _sign(fig, f"{env['device']}, threads: {env['threads']}, torch {env['torch']}, code {str(env['git'])[:7]}" + (", with uncommitted changes" if env["dirty"] else "") + f", {found['when']}; fastest of a few, in one process")
+    _sign(fig, f"{env['device']}, threads: {env['threads']}, torch {env['torch']}, code {str(env['git'])[:7]}" + (", with uncommitted changes" if env["dirty"] else "") + f", {found['when']}; timed in turns, in one process")
     return fig
 
 # %% ../nbs/10_plots.ipynb #3b5b0f7f
