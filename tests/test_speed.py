@@ -6,9 +6,11 @@ import sys
 import pytest
 import torch
 from zeroinit.batches import Batches, augmentation
+from zeroinit.many import Abreast, Stack
 from zeroinit.models import build
 from zeroinit.probes import Wake
-from zeroinit.training import Recipe, fit
+from zeroinit.speed import Adam, Recorder, directly, layout
+from zeroinit.training import Recipe, evaluate, fit, train_epoch
 
 SHAPES = dict(fnn=(1, 8, 8), cnn=(3, 8, 8), residual_cnn=(3, 8, 8), resnet14=(3, 8, 8), vit=(3, 8, 8), mixer=(3, 8, 8))
 SIZES = dict(vit=dict(width=16, depth=2, heads=2, head_width=8), mixer=dict(width=16, depth=2))
@@ -51,6 +53,26 @@ def test_compiled(name):
 @pytest.mark.parametrize("name", SHAPES)
 def test_laid_out(name):
     same(trained(name, "auto", epochs=2), trained(name, "plain", epochs=2))
+
+
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize("name, augment", [*((name, augment) for name in SHAPES for augment in (None, "crop_flip")), ("cnn", "batch_crop_flip"), ("cnn", "jitter+mixup")])
+def test_an_epoch_reads_nothing_back(name, augment, together):
+    """On the device `meta`, which has no numbers to read and mixes with no other: so it stays on a GPU as well, called step by step or recorded."""
+    x, y = torch.empty(40, *SHAPES[name], dtype=torch.uint8, device="meta"), torch.zeros(40, dtype=torch.int64, device="meta")
+    moved = augmentation(augment, SHAPES[name], 10) if augment else None
+    models = [build(name, image_shape=SHAPES[name], classes=10, **SIZES.get(name, {})) for _ in range(together)]
+    models = [m.to("meta").to(memory_format=layout(m)) for m in models]
+    order, chance = torch.Generator(), torch.Generator()
+    trains = [Batches(x, y, 16, generator=order, augment=moved, chance=chance if moved else None) for _ in models]
+    opts, test = [Adam(m.parameters()) for m in models], Batches(x, y, 32)
+    for play in (directly, Recorder(lambda f, inputs: (f(*inputs), lambda: None))):
+        model, opt, train = (models[0], opts[0], trains[0]) if together == 1 else (stack := Stack(models, opts), stack.opt, Abreast(trains))
+        for _ in range(3):
+            sums = train_epoch(model, opt, train, Recipe(), play=play), evaluate(model, test, play=play)
+        assert [(s.device.type, s.shape[-1]) for s in sums] == [("meta", 3)] * 2
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        sums[0].tolist()
 
 
 def test_training_loads_no_compiler():
