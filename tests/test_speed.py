@@ -9,7 +9,7 @@ from zeroinit.batches import Batches, augmentation
 from zeroinit.many import Abreast, Stack
 from zeroinit.models import build
 from zeroinit.probes import Wake
-from zeroinit.speed import Adam, Recorder, directly, layout
+from zeroinit.speed import Adam, Recorder, directly, layout, on_cuda
 from zeroinit.training import Recipe, evaluate, fit, train_epoch
 
 SHAPES = dict(fnn=(1, 8, 8), cnn=(3, 8, 8), residual_cnn=(3, 8, 8), resnet14=(3, 8, 8), vit=(3, 8, 8), mixer=(3, 8, 8))
@@ -109,20 +109,23 @@ def test_together(name):
     same((group[0][: len(alone[0])], group[1][:6]), alone, 1e-8)
 
 
-@cuda
-@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16", "autocast"])
-def test_precisions(precision):
-    got, exact = (trained("resnet14", "auto", "cuda", precision=p)[1] for p in (precision, "float64"))
-    torch.testing.assert_close(got, exact, rtol=0, atol=1e-3 if precision == "float32" else 0.2)
+@pytest.mark.parametrize("precision", ["float32", "bf16", *(pytest.param(p, marks=cuda) for p in ("tf32", "autocast"))])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=cuda)])
+def test_precisions(device, precision):
+    """Losses near those of float64; of 70 images one answer more or less is no defect."""
+    got, exact = (trained("resnet14", "auto", device, precision=p)[1][:, [1, 3]] for p in (precision, "float64"))
+    torch.testing.assert_close(got, exact, rtol=0, atol=1e-2 if precision == "float32" else 0.2)
+    assert not torch.equal(got, exact)
 
 
 @cuda
 @pytest.mark.parametrize("speed", ["plain", "auto", "compile"])
-def test_an_epoch_asks_the_host_nothing(speed):
+def test_an_epoch_asks_the_host_nothing(speed, monkeypatch):
     """After the first epochs, whose libraries and recordings may: only the row of an epoch is read."""
     from zeroinit import training
 
-    asked, epoch = [], training.train_epoch
+    asked, epoch, made = [], training.train_epoch, []
+    monkeypatch.setattr("zeroinit.speed.on_cuda", lambda *args, **told: (made.append(1), on_cuda(*args, **told))[1])
 
     def watched(*args):
         asked.append(len(asked))
@@ -132,12 +135,10 @@ def test_an_epoch_asks_the_host_nothing(speed):
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    training.train_epoch = watched
-    try:
-        trained("resnet14", speed, "cuda", augment="crop_flip", epochs=6, precision="autocast")
-    finally:
-        training.train_epoch = epoch
+    monkeypatch.setattr(training, "train_epoch", watched)
+    trained("resnet14", speed, "cuda", augment="crop_flip", epochs=6, precision="autocast")
     assert len(asked) == 6
+    assert (len(made) > 1) == (speed != "plain")  # of an evaluation, and of steps
 
 
 @cuda
