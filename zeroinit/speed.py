@@ -7,7 +7,7 @@ __all__ = ['PRODUCTS', 'SPEEDS', 'Adam', 'products', 'layout', 'memory_kept', 'C
            'Recorder', 'possible', 'prepared', 'recordable', 'Meter']
 
 # %% ../nbs/04_speed.ipynb #a97b38ee
-import ctypes, platform
+import ctypes, gc, platform
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,7 +26,7 @@ def _like(p, t): return t.clone().to(p.device) if t.ndim == 0 else torch.empty_l
 
 # %% ../nbs/04_speed.ipynb #ed1eba3e
 class Adam:
-    "Adam (Kingma and Ba 2015) by torch's fused kernel: the bits of `torch.optim.Adam(fused=True)`. On CUDA its steps can be recorded."
+    "Adam (Kingma and Ba 2015) by torch's fused kernel: on a CPU the bits of `torch.optim.Adam(fused=True)`. On CUDA its steps can be recorded, since its rate lies there, in float32."
     def __init__(self,
         params, # parameters, of one dtype and on one device
         lr:float=1e-3, # learning rate
@@ -162,16 +162,18 @@ def on_cuda(
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()): out = f(*inputs)
-    except RuntimeError as e: raise Refused(f"a step of this model cannot be recorded ({str(e).strip().splitlines()[0]}); choose speed plain") from e
+    except RuntimeError as e: raise Refused(f"a step of this model cannot be recorded ({str(e.__context__ or e).strip().splitlines()[0]}); choose speed plain") from e # the end of a failed recording fails as well
     return out, graph.replay
 
 # %% ../nbs/04_speed.ipynb #2b04ab7f
 class Recorder:
     "Calls functions of tensors that return a tensor; from the third call with a name and shapes on, plays a recording."
     def __init__(self, record:Callable=None): # record(f, inputs); None: `on_cuda`
-        self.record = record or partial(on_cuda, pool=torch.cuda.graph_pool_handle())
+        self.given = record
         self.forget()
-    def forget(self): self.calls, self.tapes = {}, {} # where the tensors that were recorded have moved
+    def forget(self): # where the tensors that were recorded have moved
+        self.calls, self.tapes = {}, {}
+        self.record = self.given or partial(on_cuda, pool=torch.cuda.graph_pool_handle()) # a pool whose recordings are gone cannot be taken up again
     def __call__(self, f, *inputs, name=""):
         key = (name, *((t.shape, t.dtype) for t in inputs))
         self.calls[key] = self.calls.get(key, 0) + 1
@@ -182,7 +184,7 @@ class Recorder:
         still, out, play = self.tapes[key]
         for t, s in zip(inputs, still): s.copy_(t)
         play()
-        return out
+        return out.clone() # the next recording that is played, this one or another, may write where it lies
 
 # %% ../nbs/04_speed.ipynb #4b4b105b
 SPEEDS = ("auto", "plain", "onednn", "compile")
@@ -205,11 +207,13 @@ def _compiled(model, stack):
     return torch.compile(model, dynamic=False)
 
 # %% ../nbs/04_speed.ipynb #510a575d
+@lru_cache(None)
+def _stream(device): return torch.cuda.Stream(device) # one for all runs: torch keeps memory for each that there was
 @contextmanager
 def _cuda(device, tf32):
     "A stream of its own, so that what runs on it can be recorded, and float32 as it is named."
     kinds = torch.backends.cuda.matmul, torch.backends.cudnn
-    before, stream = [k.allow_tf32 for k in kinds], torch.cuda.Stream(device)
+    before, stream = [k.allow_tf32 for k in kinds], _stream(device)
     for k in kinds: k.allow_tf32 = tf32
     stream.wait_stream(torch.cuda.current_stream(device))
     try:
@@ -259,7 +263,7 @@ class Meter:
     "The largest amount of memory held between its making and `gib()`."
     def __init__(self, device:torch.device):
         self.device = torch.device(device)
-        if self.device.type == "cuda": torch.cuda.reset_peak_memory_stats(self.device)
+        if self.device.type == "cuda": gc.collect(), torch.cuda.empty_cache(), torch.cuda.reset_peak_memory_stats(self.device) # what earlier runs left is not this one's
         else:
             try: Path("/proc/self/clear_refs").write_text("5") # Linux forgets the old peak
             except OSError: pass
