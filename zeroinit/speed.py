@@ -104,7 +104,7 @@ def memory_kept():
         if libc: from_now_on(2**25, 2**26), libc.malloc_trim(0) # as far as glibc goes by itself
 
 # %% ../nbs/04_speed.ipynb #c4a10002
-_nll, _nll_back, _shares_back, _elu_back = (getattr(torch.ops.aten, k).default for k in ("nll_loss_forward", "nll_loss_backward", "_log_softmax_backward_data", "elu_backward"))
+_aten = torch.ops.aten
 class Chain:
     "A chain of linear layers and ELUs, called as it is; `learn` is the forward and backward pass of a step, to the bits of autograd."
     def __init__(self,
@@ -122,11 +122,11 @@ class Chain:
         seen, how = [x.flatten(1)], dict(mean=1, sum=2)[reduction]
         for m in self.layers: seen.append(m(seen[-1])) # (B, width)
         shares = seen[-1].log_softmax(1)
-        loss, weight = _nll(shares, y, None, how, -100)
-        g = _shares_back(_nll_back(self.one, shares, y, None, how, -100, weight), shares, 1, shares.dtype)
+        loss, weight = _aten.nll_loss_forward(shares, y, None, how, -100)
+        g = _aten._log_softmax_backward_data(_aten.nll_loss_backward(self.one, shares, y, None, how, -100, weight), shares, 1, shares.dtype)
         for k in reversed(range(len(self.layers))): # g: the gradient of what layer k put out
             m, x = self.layers[k], seen[k]
-            if isinstance(m, nn.ELU): g = _elu_back(g, m.alpha, 1, 1, False, x); continue
+            if isinstance(m, nn.ELU): g = _aten.elu_backward(g, m.alpha, 1, 1, False, x); continue
             m.weight.grad = g.t().mm(x)
             if m.bias is not None: m.bias.grad = g.sum(0)
             if k: g = g.mm(m.weight)
