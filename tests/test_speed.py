@@ -112,9 +112,8 @@ def test_together(name):
 @pytest.mark.parametrize("precision", ["float32", "bf16", *(pytest.param(p, marks=cuda) for p in ("tf32", "autocast"))])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=cuda)])
 def test_precisions(device, precision):
-    """Losses near those of float64; of 70 images one answer more or less is no defect."""
-    got, exact = (trained("resnet14", "auto", device, precision=p)[1][:, [1, 3]] for p in (precision, "float64"))
-    torch.testing.assert_close(got, exact, rtol=0, atol=1e-2 if precision == "float32" else 0.2)
+    got, exact = (trained("resnet14", "auto", device, precision=p)[1] for p in (precision, "float64"))
+    torch.testing.assert_close(got, exact, rtol=0, atol=1e-3 if precision == "float32" else 0.2)
     assert not torch.equal(got, exact)
 
 
