@@ -162,7 +162,9 @@ def on_cuda(
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()): out = f(*inputs)
-    except RuntimeError as e: raise Refused(f"a step of this model cannot be recorded ({str(e.__context__ or e).strip().splitlines()[0]}); choose speed plain") from e # the end of a failed recording fails as well
+    except RuntimeError as e:
+        first = e.__context__ if isinstance(e.__context__, RuntimeError) else e # the end of a failed recording fails as well
+        raise Refused(f"a step of this model cannot be recorded ({str(first).strip().splitlines()[0]}); choose speed plain") from e
     return out, graph.replay
 
 # %% ../nbs/04_speed.ipynb #2b04ab7f
