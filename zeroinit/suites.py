@@ -6,7 +6,8 @@
 __all__ = ['SUITES', 'PLAIN', 'LINEAR', 'SCALED', 'RESNETS', 'MIXED', 'SHORT', 'REDUCED', 'ANYWHERE', 'BRANCHED', 'ONLY_ON',
            'NOWHERE', 'suite', 'demo', 'schicho_mnist', 'schicho_cifar', 'schicho_gradients', 'schicho_resnet50',
            'unseen_mnist', 'update_order', 'bias_scale', 'schicho_flaws', 'seo_residual_cnn', 'short_residual_cnn',
-           'mixed_fnn', 'seo_mixed', 'seo_tiny_imagenet', 'reduced_cifar', 'reduced_longer', 'schemes', 'of_suite']
+           'mixed_fnn', 'unseen_cifar', 'seo_mixed', 'seo_tiny_imagenet', 'reduced_cifar', 'reduced_longer', 'schemes',
+           'of_suite']
 
 # %% ../nbs/07_suites.ipynb #c8d2f1e7
 from dataclasses import replace
@@ -130,6 +131,13 @@ def short_residual_cnn():
 def mixed_fnn():
     "Seo (2025), abstract: a perceptron with a part of it at zero, here its last layer: Schicho's fully connected networks on MNIST and CIFAR-10, clean."
     return [x for d, seeds in (("mnist", range(5, 15)), ("cifar10", range(5))) for x in _grid(seeds, [dict(init="zero_head")], model="fnn", dataset=d)]
+
+# %% ../nbs/07_suites.ipynb #1e519f99
+@suite()
+def unseen_cifar():
+    "Schicho (2023), figure 8, and a zero last layer, on seeds that were not seen before: the fully connected network and the linear model on CIFAR-10; clean."
+    rows = [LINEAR, *[r for r in PLAIN if r["init"] != "zero"], dict(init="zero_head")]
+    return _grid(range(5, 20), rows, model="fnn", dataset="cifar10")
 
 # %% ../nbs/07_suites.ipynb #a2b7d1c8
 @suite("J2 J3 J4")
