@@ -27,7 +27,7 @@ bench: dev # minutes; leave the machine alone meanwhile
 	$(BIN)/papermill nbs/benchmark.ipynb .runs/benchmark.ipynb -p quick False
 
 prepare: dev # before a commit: outputs of library notebooks cleared, all notebooks clean, the library exported
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/[0-9]*.ipynb nbs/run_experiment.ipynb nbs/benchmark.ipynb
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/*/[0-9]*.ipynb nbs/run_experiment.ipynb nbs/benchmark.ipynb
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 
@@ -35,7 +35,7 @@ lab: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
 
 docs: dev # the site, in _docs/html
-	$(BIN)/python -c 'from zeroinit.site import pages; pages("_docs")'
+	$(BIN)/python -c 'from zeroinit.publish.site import pages; pages("_docs")'
 	$(BIN)/sphinx-build -W --keep-going -q -b html _docs/source _docs/html
 	@echo "the site: _docs/html/index.html"
 

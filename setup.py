@@ -32,8 +32,8 @@ setup(
     extras_require={k: cfg[f"{k}_requirements"].split() for k in ("timm", "ray", "tensorboard", "explorer", "video", "notebooks", "dev")},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
-        # papermill loads this group before it reads its arguments: see nbs/11_papermill_output.ipynb
-        "papermill.io": ["zeroinit+nothing=zeroinit.papermill_output:Nothing"],
+        # papermill loads this group before it reads its arguments: see nbs/sweep/04_papermill_output.ipynb
+        "papermill.io": ["zeroinit+nothing=zeroinit.sweep.papermill_output:Nothing"],
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],
     },
     zip_safe=False,

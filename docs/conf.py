@@ -1,9 +1,10 @@
-"""How Sphinx builds the site from what `zeroinit.site.pages` put together. Nothing that it makes loads anything from elsewhere."""
+"""How Sphinx builds the site from what `zeroinit.publish.site.pages` put together. Nothing that it makes loads anything from elsewhere."""
+
 from pathlib import Path
 
 from docutils.nodes import SkipNode
 
-from zeroinit.site import dressed, mathml
+from zeroinit.publish.site import dressed, mathml
 
 project = "zeroinit"
 author = copyright = "The zeroinit authors"

@@ -1,4 +1,5 @@
 """What no notebook cell can test: processes, terminals, kills, the tree as a whole."""
+
 import os
 import shutil
 import signal
@@ -17,12 +18,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def tree(tmp_path_factory):
     """A copy of the working tree with one commit, so that `git diff` shows what a tool changed, and ours stays as it is."""
     copy = tmp_path_factory.mktemp("tree") / "zeroinit"
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=TOP, check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=TOP,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     for name in listed.stdout.splitlines():
         if (TOP / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(TOP / name, copy / name)
-    for args in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "copy"]):
+    for args in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "copy"],
+    ):
         subprocess.run(["git", *args], cwd=copy, check=True)
     return copy
 
@@ -34,20 +45,34 @@ def call(tree):
     def run(*args, cwd=tree, check=True, timeout=300, env=None, **kw):
         kw.setdefault("stdin", subprocess.DEVNULL)
         env = {**os.environ, "PYTHONPATH": str(tree), **(env or {})}
-        done = subprocess.run([str(a) for a in args], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, **kw)
+        done = subprocess.run(
+            [str(a) for a in args],
+            cwd=cwd,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            **kw,
+        )
         if check and done.returncode:
-            pytest.fail(f"{args} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+            pytest.fail(
+                f"{args} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+            )
         return done
 
     return run
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    config.counts = {k: len(terminalreporter.stats.get(k, [])) for k in ("passed", "failed", "error", "skipped")}
+    config.counts = {
+        k: len(terminalreporter.stats.get(k, [])) for k in ("passed", "failed", "error", "skipped")
+    }
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config):
     counts = getattr(config, "counts", None)
     if counts:
-        print(f"{counts['passed']} passed, {counts['failed'] + counts['error']} failed, {counts['skipped']} skipped")
+        print(
+            f"{counts['passed']} passed, {counts['failed'] + counts['error']} failed, {counts['skipped']} skipped"
+        )

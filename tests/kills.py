@@ -6,6 +6,7 @@ Six runs of the digits are driven by `zeroinit run`, at times by two drivers at 
 that workers come from, a driver, or all of them. A record, once there, must never change; when a suite is whole it is compared
 with one that nobody disturbed, and the next one begins. The last line counts, and the exit code is 0 if every count is.
 """
+
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
+import contextlib
 
 TINY = Path(__file__).resolve().parent / "tiny.py"
 RUNS = 6
@@ -38,8 +40,28 @@ def records(root):
 def drive(root, *more):
     """A driver in a session of its own."""
     env = {**os.environ, "PYTHONPATH": str(TINY.parent.parent)}
-    args = [sys.executable, str(TINY), "run", "tiny", "--jobs", "2", "--device", "cpu", "--no-notebook", "--results-root", str(root), *more]
-    return subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    args = [
+        sys.executable,
+        str(TINY),
+        "run",
+        "tiny",
+        "--jobs",
+        "2",
+        "--device",
+        "cpu",
+        "--no-notebook",
+        "--results-root",
+        str(root),
+        *more,
+    ]
+    return subprocess.Popen(
+        args,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def family(driver):
@@ -56,13 +78,16 @@ def kill(driver, chance):
     """Kill something of a driver's; what it was."""
     nurseries, workers = family(driver)
     what = chance.choices(["worker", "nursery", "driver", "all"], [70, 5, 15, 10])[0]
-    victims = {"worker": workers, "nursery": nurseries, "driver": [driver], "all": [driver, *nurseries, *workers]}[what]
+    victims = {
+        "worker": workers,
+        "nursery": nurseries,
+        "driver": [driver],
+        "all": [driver, *nurseries, *workers],
+    }[what]
     victims = [chance.choice(victims)] if what == "worker" and victims else victims
     for v in victims:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(v.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     return what if victims else None
 
 
@@ -88,7 +113,9 @@ def epochs(root):
 def patient(root, chance, drivers):
     """Wait for some more epochs, as many as chance wants, or for the end; so kills hit training, writing and starting on a machine of any speed."""
     until, limit = epochs(root) + chance.choice([0, 1, 3, 10, 25, 40]), time.monotonic() + 20
-    while epochs(root) < until and time.monotonic() < limit and any(d.poll() is None for d in drivers):
+    while (
+        epochs(root) < until and time.monotonic() < limit and any(d.poll() is None for d in drivers)
+    ):
         time.sleep(0.01)
     time.sleep(chance.uniform(0, 0.1))
 
@@ -105,7 +132,9 @@ def disturbed(root, chance, enough, counts, watch):
             watch.look(root)
         for d in drivers:
             said, _ = d.communicate(timeout=600)
-            failed = [x for x in said.splitlines() if ": failed" in x and "its process died" not in x]
+            failed = [
+                x for x in said.splitlines() if ": failed" in x and "its process died" not in x
+            ]
             watch.odd += d.returncode not in (0, 1, -9) or "Traceback" in said or bool(failed)
             if watch.odd and watch.said is None:
                 watch.said = said
@@ -125,14 +154,22 @@ def main(kills=200, seed=0):
             root = f"{d}/suite{suites}/results"
             disturbed(root, chance, lambda c: sum(c.values()) >= kills, counts, watch)
             different += sum(whole[name] != numbers(path) for name, path in records(root).items())
-            halves += len([p for p in Path(d, f"suite{suites}").rglob("*.tmp")])
+            halves += len(list(Path(d, f"suite{suites}").rglob("*.tmp")))
             suites += 1
             print(f"{sum(counts.values())} kills, {suites} suites whole", flush=True)
-        lines = [line.split()[1] for p in Path(d).glob("suite*/.runs/**/*.log") for line in p.read_text().splitlines()]
+        lines = [
+            line.split()[1]
+            for p in Path(d).glob("suite*/.runs/**/*.log")
+            for line in p.read_text().splitlines()
+        ]
     lost = watch.lost + RUNS * suites - len(watch.seen)
     trained = Counter(lines)["epoch"]
-    print(f"{dict(counts)}; {suites} suites, {len(watch.seen)} records; {trained} epochs for {RUNS * suites * 40}; {halves} half-written files left behind")
-    print(f"{sum(counts.values())} kills: {lost} records lost, {watch.doubled} doubled, {different} different")
+    print(
+        f"{dict(counts)}; {suites} suites, {len(watch.seen)} records; {trained} epochs for {RUNS * suites * 40}; {halves} half-written files left behind"
+    )
+    print(
+        f"{sum(counts.values())} kills: {lost} records lost, {watch.doubled} doubled, {different} different"
+    )
     if watch.odd:
         print(f"{watch.odd} drivers ended oddly; the first said:\n{watch.said}")
     return lost + watch.doubled + different + watch.odd + halves

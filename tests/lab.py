@@ -6,6 +6,7 @@ All of nbs/ if none is named. They run in a copy of the checkout. A line each: t
 on stderr), and `ok` or what was found; screenshots, a page high each, are kept in DIR. A notebook that hangs is opened once more
 in a fresh page, and its line says so. The exit code is 1 if one failed. It needs Playwright, and a Chromium of the system's.
 """
+
 import argparse
 import json
 import os
@@ -24,13 +25,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 VIEW = {"width": 1200, "height": 2000}
-OPENS = ["--LabApp.default_url=/lab/tree/nbs"]  # from the checkout's top, since JupyterLab shows no picture from above where it starts
+OPENS = [
+    "--LabApp.default_url=/lab/tree/nbs"
+]  # from the checkout's top, since JupyterLab shows no picture from above where it starts
 # notebooks that would take minutes have parameters to be changed, as a reader would change them
 PARAMETERS = {"run_experiment": 'dataset, epochs = "digits", 2', "benchmark": "quick = True"}
-FRIGHTENS = re.compile(r"Traceback|Error|Warn|deprecated|^[WE]\d{4} ", re.I | re.M)  # the last: as torch logs
+FRIGHTENS = re.compile(
+    r"Traceback|Error|Warn|deprecated|^[WE]\d{4} ", re.I | re.M
+)  # the last: as torch logs
 OPEN = """async path => {
     const app = window.jupyterapp
     await app.restored
@@ -84,7 +99,13 @@ class Found:
 def copied(folder):
     """A copy of the checkout, to run in; its top."""
     made = Path(folder).resolve() / "zeroinit"
-    shutil.copytree(TOP, made, ignore=shutil.ignore_patterns(".*", "_*cache*", "__pycache__", "build", "dist", "demo", "*.egg-info"))
+    shutil.copytree(
+        TOP,
+        made,
+        ignore=shutil.ignore_patterns(
+            ".*", "_*cache*", "__pycache__", "build", "dist", "demo", "*.egg-info"
+        ),
+    )
     for name, line in PARAMETERS.items():
         parametrize(made / f"nbs/{name}.ipynb", line)
     return made
@@ -103,7 +124,14 @@ def settings(folder):
     told = Path(folder) / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     told.parent.mkdir(parents=True)
     told.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
-    names = dict(JUPYTERLAB_SETTINGS_DIR="settings", JUPYTERLAB_WORKSPACES_DIR="workspaces", JUPYTER_CONFIG_DIR="config", JUPYTER_DATA_DIR="data", JUPYTER_RUNTIME_DIR="runtime", IPYTHONDIR="ipython")
+    names = dict(
+        JUPYTERLAB_SETTINGS_DIR="settings",
+        JUPYTERLAB_WORKSPACES_DIR="workspaces",
+        JUPYTER_CONFIG_DIR="config",
+        JUPYTER_DATA_DIR="data",
+        JUPYTER_RUNTIME_DIR="runtime",
+        IPYTHONDIR="ipython",
+    )
     return {k: str(Path(folder) / v) for k, v in names.items()}
 
 
@@ -118,7 +146,11 @@ def answers(url, process, log, limit=120):
     until = time.monotonic() + limit
     while time.monotonic() < until and process.poll() is None:
         try:
-            return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5).read()
+            return (
+                urllib.request.build_opener(urllib.request.ProxyHandler({}))
+                .open(url, timeout=5)
+                .read()
+            )
         except OSError:
             time.sleep(0.2)
     raise RuntimeError(f"JupyterLab did not start: {Path(log).read_text()[-2000:]}")
@@ -129,9 +161,26 @@ def server(tree, folder, env=None):
     """JupyterLab as `make lab` starts it in `tree`; its address and its token."""
     port, token, log = free_port(), secrets.token_hex(16), Path(folder) / "server.log"
     env = {**os.environ, "PYTHONPATH": str(tree), **settings(folder), **(env or {})}
-    args = [*OPENS, "--no-browser", "--expose-app-in-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"]
+    args = [
+        *OPENS,
+        "--no-browser",
+        "--expose-app-in-browser",
+        "--allow-root",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={token}",
+    ]
     with open(log, "wb") as said:
-        process = subprocess.Popen([sys.executable, "-m", "jupyter", "lab", *args], cwd=tree, env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyter", "lab", *args],
+            cwd=tree,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
     try:
         answers(f"http://127.0.0.1:{port}/api/status?token={token}", process, log)
         yield f"http://127.0.0.1:{port}", token
@@ -159,8 +208,12 @@ def browser():
 def ask(address, path, method="GET"):
     """A question to the server, past any proxy."""
     base, token = address
-    request = urllib.request.Request(f"{base}/api/{path}", method=method, headers={"Authorization": f"token {token}"})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as r:
+    request = urllib.request.Request(
+        f"{base}/api/{path}", method=method, headers={"Authorization": f"token {token}"}
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+        request, timeout=30
+    ) as r:
         return json.loads(r.read() or "null")
 
 
@@ -191,7 +244,9 @@ def run_all(page, address, limit, still=20):
         if told != before or told["kernel"] == "busy":
             moved, before = time.monotonic(), told
         if time.monotonic() > min(until, moved + still):
-            raise Hangs(f"{told}, the server says {[k['execution_state'] for k in ask(address, 'kernels')]}")
+            raise Hangs(
+                f"{told}, the server says {[k['execution_state'] for k in ask(address, 'kernels')]}"
+            )
         page.wait_for_timeout(250)
 
 
@@ -270,7 +325,9 @@ def visit(chrome, address, tree, path, out, limit=1200):
 
 def main(args=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="names in nbs/; all, if none is named")
+    parser.add_argument(
+        "notebooks", nargs="*", metavar="NOTEBOOK", help="names in nbs/; all, if none is named"
+    )
     parser.add_argument("--out", default=".runs/lab", help="folder for screenshots")
     parser.add_argument("--limit", type=float, default=1200, help="seconds a notebook may take")
     told = parser.parse_args(args)
@@ -280,14 +337,18 @@ def main(args=None):
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as d:
         tree = copied(d)
-        names = [Path(n).stem for n in told.notebooks] or sorted(p.stem for p in (tree / "nbs").glob("*.ipynb"))
+        names = [Path(n).stem for n in told.notebooks] or sorted(
+            p.stem for p in (tree / "nbs").glob("*.ipynb")
+        )
         failed = []
         with server(tree, d) as address, browser() as chrome:
             for name in names:
                 found = visit(chrome, address, tree, tree / f"nbs/{name}.ipynb", out, told.limit)
                 failed += [name] if found.problems else []
                 print(found, flush=True)
-    print(f"{len(names) - len(failed)} of {len(names)} ran without a complaint; screenshots: {told.out}")
+    print(
+        f"{len(names) - len(failed)} of {len(names)} ran without a complaint; screenshots: {told.out}"
+    )
     return bool(failed)
 
 

@@ -6,6 +6,7 @@ Three ways, each in fresh processes, one after the other: two bare processes tha
 `zeroinit run` without notebooks; `zeroinit run` with a papermill run for each. The first is the measure: training, records and
 checkpoints, and nothing of the suite. A line at the end gives the ratios.
 """
+
 import json
 import os
 import subprocess
@@ -19,16 +20,16 @@ SETTINGS = "dict(dataset='digits', model='fnn', init='bias_normal', epochs={epoc
 BARE = """
 import sys, torch
 torch.set_num_threads(1)
-from zeroinit.experiments import run
-from zeroinit.protocols import filled
+from zeroinit.experiments.runner import run
+from zeroinit.experiments.protocols import filled
 for seed in range(int(sys.argv[1]), {runs}, 2): run(filled(**{settings}), seed, results_root={root!r}, device="cpu", quiet=True)
 """
 
 SWEEP = """
 import sys
-from zeroinit.protocols import filled
-from zeroinit.suites import SUITES
-from zeroinit.sweep import run_suite
+from zeroinit.experiments.protocols import filled
+from zeroinit.experiments.suites import SUITES
+from zeroinit.sweep.driver import run_suite
 SUITES["second"] = lambda: [(filled(**{settings}), range({runs}))]
 if __name__ == "__main__": sys.exit(run_suite("second", jobs=2, results_root={root!r}, device="cpu", notebook={notebook}))
 """
@@ -38,7 +39,10 @@ def timed(script, folder, processes=(("",),)):
     path = Path(folder) / "script.py"
     path.write_text(script)
     start = time.perf_counter()
-    running = [subprocess.Popen([sys.executable, str(path), *args], stdout=subprocess.DEVNULL) for args in processes]
+    running = [
+        subprocess.Popen([sys.executable, str(path), *args], stdout=subprocess.DEVNULL)
+        for args in processes
+    ]
     codes = [p.wait() for p in running]
     assert codes == [0] * len(running), codes
     return time.perf_counter() - start
@@ -59,7 +63,9 @@ def measure(runs=60, epochs=40):
         for way in ("plain", "notebook"):
             walls[way] = timed(SWEEP.format(root=root[way], notebook=way == "notebook", **told), d)
         seconds = {way: trained(folder) for way, folder in root.items()}
-        assert {len(s) for s in seconds.values()} == {runs}, {way: len(s) for way, s in seconds.items()}
+        assert {len(s) for s in seconds.values()} == {runs}, {
+            way: len(s) for way, s in seconds.items()
+        }
         notebooks = len(list(Path(d).glob("notebook/.runs/**/*.ipynb")))
     return walls, {way: sum(s) for way, s in seconds.items()}, notebooks
 
@@ -68,6 +74,10 @@ if __name__ == "__main__":
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     walls, trained_s, notebooks = measure(n)
     for way, wall in walls.items():
-        print(f"{way:9} {wall:6.1f} s for {n} runs, two at a time; training {trained_s[way] / n:.2f} s a run")
+        print(
+            f"{way:9} {wall:6.1f} s for {n} runs, two at a time; training {trained_s[way] / n:.2f} s a run"
+        )
     print(f"{notebooks} executed notebooks; {os.cpu_count()} cores")
-    print(f"against bare: without notebooks {walls['plain'] / walls['bare'] - 1:+.1%}, with notebooks {walls['notebook'] / walls['bare'] - 1:+.1%}")
+    print(
+        f"against bare: without notebooks {walls['plain'] / walls['bare'] - 1:+.1%}, with notebooks {walls['notebook'] / walls['bare'] - 1:+.1%}"
+    )

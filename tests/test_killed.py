@@ -1,4 +1,5 @@
 """Runs that are killed, interrupted, or out of room: what is there afterwards is complete, and the same command goes on."""
+
 import fcntl
 import json
 import os
@@ -15,14 +16,21 @@ import pytest
 RUN = """
 import sys, torch
 torch.set_num_threads(1)
-from zeroinit.experiments import resolve, run
+from zeroinit.experiments.runner import resolve, run
 run(resolve(dataset="digits", epochs=30), results_root=sys.argv[1], device="cpu")
 """
 
 
 def start(tree, root):
     env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen([sys.executable, "-c", RUN, str(root)], cwd=tree, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(root)],
+        cwd=tree,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def numbers(root):
@@ -61,7 +69,14 @@ def test_a_bar_in_a_terminal(tree, tmp_path):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     env = {**os.environ, "PYTHONPATH": str(tree), "TERM": "xterm"}
-    child = subprocess.Popen([sys.executable, "-c", RUN.replace("epochs=30", "epochs=2"), str(tmp_path / "results")], cwd=tree, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    child = subprocess.Popen(
+        [sys.executable, "-c", RUN.replace("epochs=30", "epochs=2"), str(tmp_path / "results")],
+        cwd=tree,
+        env=env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
     os.close(theirs)
     said = b""
     while chunk := _read(ours):
@@ -79,17 +94,36 @@ def _read(fd):
 
 def test_full_disk(tree, tmp_path):
     """A limit on the size of files stands for a full disk: the checkpoint does not fit, nothing half-written stays."""
-    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))" + RUN
+    limited = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
+        + RUN
+    )
     env = {**os.environ, "PYTHONPATH": str(tree)}
-    done = subprocess.run([sys.executable, "-c", limited, str(tmp_path / "results")], cwd=tree, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", limited, str(tmp_path / "results")],
+        cwd=tree,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 1
-    assert "could not write" in done.stderr.splitlines()[-1] and "free some space" in done.stderr.splitlines()[-1]
+    assert (
+        "could not write" in done.stderr.splitlines()[-1]
+        and "free some space" in done.stderr.splitlines()[-1]
+    )
     assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".lock", ".log"}
 
 
 @pytest.mark.parametrize(
     "args, sentence",
-    [(["run", "dmeo"], "unknown suite 'dmeo' (did you mean demo?)"), (["plan", "demo", "--only", "resnet"], "no run of demo matches 'resnet'"), (["run", "demo", "--jobs", "0"], "--jobs must be 1 or more"), (["run", "demo", "--device", "gpu"], "there is no device 'gpu'"), (["run", "demo", "--results-root", "/dev/null"], "could not write in /dev/null")],
+    [
+        (["run", "dmeo"], "unknown suite 'dmeo' (did you mean demo?)"),
+        (["plan", "demo", "--only", "resnet"], "no run of demo matches 'resnet'"),
+        (["run", "demo", "--jobs", "0"], "--jobs must be 1 or more"),
+        (["run", "demo", "--device", "gpu"], "there is no device 'gpu'"),
+        (["run", "demo", "--results-root", "/dev/null"], "could not write in /dev/null"),
+    ],
 )
 def test_the_command_refuses_in_one_line(args, sentence, call):
     done = call("zeroinit", *args, check=False)

@@ -1,4 +1,5 @@
 """The tutorials are true: every block of docs/ is carried out as it stands, from top to bottom, in a copy of the tree, and says what the block below it shows."""
+
 import configparser
 import os
 import re
@@ -20,14 +21,18 @@ for SLURM_ARRAY_TASK_ID in $(seq $array); do export SLURM_ARRAY_TASK_ID; sh -ec 
 
 
 def blocks(name):
-    return re.findall(r"^```(\w+)\n(.*?)^```", (TOP / "docs" / f"{name}.md").read_text(), re.S | re.M)
+    return re.findall(
+        r"^```(\w+)\n(.*?)^```", (TOP / "docs" / f"{name}.md").read_text(), re.S | re.M
+    )
 
 
 def alike(shown, said):
     """The same words; numbers with a point may differ by a tenth, since they are a machine's."""
 
     def same(a, b):
-        return a == b or (all(re.fullmatch(r"\d+\.\d+", x) for x in (a, b)) and abs(float(a) - float(b)) <= 0.1)
+        return a == b or (
+            all(re.fullmatch(r"\d+\.\d+", x) for x in (a, b)) and abs(float(a) - float(b)) <= 0.1
+        )
 
     a, b = shown.split(), said.split()
     return len(a) == len(b) and all(map(same, a, b))
@@ -45,10 +50,26 @@ def steps(tree, tmp_path):
         (stubs / name).write_text(text)
         (stubs / name).chmod(0o755)
     path = os.pathsep.join([str(stubs), str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = {**os.environ, "PYTHONPATH": str(copy), "PATH": path, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "RAY_TMPDIR": "/tmp"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(copy),
+        "PATH": path,
+        "HOME": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+        "MPLBACKEND": "agg",
+        "RAY_TMPDIR": "/tmp",
+    }
 
     def told(*args):
-        done = subprocess.run(args, cwd=copy, env=env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            args,
+            cwd=copy,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+        )
         assert done.returncode == 0, f"{args}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         return done.stdout
 
@@ -70,7 +91,12 @@ def steps(tree, tmp_path):
 
 
 def test_alike():
-    assert alike("a  0.86 3", "a 0.91 3\n") and not alike("a 0.86", "a 0.97") and not alike("a 0.86 3", "a 0.86 4") and not alike("a", "a b")
+    assert (
+        alike("a  0.86 3", "a 0.91 3\n")
+        and not alike("a 0.86", "a 0.97")
+        and not alike("a 0.86 3", "a 0.86 4")
+        and not alike("a", "a b")
+    )
 
 
 def test_rerun(steps):
@@ -81,34 +107,56 @@ def test_rerun(steps):
             return text
         config = configparser.ConfigParser()
         config.read(TOP / "settings.ini")
-        assert text == f"git clone {config['DEFAULT']['git_url']}\ncd {config['DEFAULT']['repo']}\nmake dev\n".replace("%(user)s", "zeroinit").replace("%(repo)s", "zeroinit")
+        assert (
+            text
+            == f"git clone {config['DEFAULT']['git_url']}\ncd {config['DEFAULT']['repo']}\nmake dev\n".replace(
+                "%(user)s", "zeroinit"
+            ).replace("%(repo)s", "zeroinit")
+        )
         return "make -n dev"
 
     copy, said, told = steps("rerun", instead)
     assert len(list(copy.glob("mine/results/digits/fnn/*/seed*.json"))) == 9 + 5
     assert "30 runs, 0 done" in said[-2] and "demo: 5 runs in" in said[-2]
-    assert "0 to do" in told("zeroinit", "run", "demo", "--only", "fnn zero", "--results-root", "mine/results")
+    assert "0 to do" in told(
+        "zeroinit", "run", "demo", "--only", "fnn zero", "--results-root", "mine/results"
+    )
     assert "fig_accuracy is left out: " in said[-1] and (copy / "mine/images/fig_zero.png").exists()
 
 
 def test_extend(steps):
     """The parts are put into the notebooks before the last block, as the text says."""
-    nbs = ("02_further", "01_models", "00_data", None, "07_suites")  # None: the loop that trains
+    nbs = (
+        "schemes/06_literature",
+        "models/01_networks",
+        "data/00_datasets",
+        None,
+        "experiments/03_suites",
+    )  # None: the loop that trains
     python = [t for k, t in blocks("extend") if k == "python"]
-    assert all(f"`nbs/{name}.ipynb`" in (TOP / "docs/extend.md").read_text() for name in nbs if name) and len(python) == len(nbs)
+    assert all(
+        f"`nbs/{name}.ipynb`" in (TOP / "docs/extend.md").read_text() for name in nbs if name
+    ) and len(python) == len(nbs)
 
     def instead(text):
-        for part, name in zip(python, nbs):
+        for part, name in zip(python, nbs, strict=False):
             if name and text.startswith("nbdev_export"):
                 nb = nbformat.read(copy / f"nbs/{name}.ipynb", as_version=4)
-                nb.cells.append(nbformat.v4.new_code_cell("#| export\n" + re.sub(rf"from zeroinit.{name[3:]} import .*\n", "", part)))
+                nb.cells.append(
+                    nbformat.v4.new_code_cell(
+                        "#| export\n" + re.sub(rf"from zeroinit.{name[3:]} import .*\n", "", part)
+                    )
+                )
                 nbformat.write(nb, copy / f"nbs/{name}.ipynb")
         return text
 
     copy = steps.copy
     _, said, _ = steps("extend", instead)
     assert len(list(copy.glob("mine/papermill/spots/two_layers/bias_half-*/seed0.json"))) == 1
-    assert len(list(copy.glob("mine/suite/spots/two_layers/*/seed*.json"))) == 4 and "spots-in-noise: 4 runs in" in said[-1]
+    assert (
+        len(list(copy.glob("mine/suite/spots/two_layers/*/seed*.json"))) == 4
+        and "spots-in-noise: 4 runs in" in said[-1]
+    )
 
 
 def test_records(steps):
@@ -117,7 +165,9 @@ def test_records(steps):
     said, shown = told(sys.executable, "mine.py"), [t for k, t in blocks("records") if k == "text"]
     assert len(shown) == 2 and all(t in said for t in shown)
     rows = [line.split() for line in shown[0].splitlines()[1:]]
-    assert len({r[0] for r in rows}) == len({r[1] for r in rows}) == len(rows) and {r[-1] for r in rows} == {"5"}  # one experiment a scheme, five seeds
+    assert len({r[0] for r in rows}) == len({r[1] for r in rows}) == len(rows) and {
+        r[-1] for r in rows
+    } == {"5"}  # one experiment a scheme, five seeds
     assert (copy / "curves.png").stat().st_size > 10_000
 
 

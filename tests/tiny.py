@@ -1,19 +1,31 @@
 """The `zeroinit` command with small suites, to be killed often: python tests/tiny.py run tiny --results-root DIR"""
+
 import sys
 
-from zeroinit.command import main
-from zeroinit.protocols import filled
-from zeroinit.suites import SUITES
+from zeroinit.experiments.protocols import filled
+from zeroinit.experiments.suites import SUITES
+from zeroinit.publish.cli import main
 
 
 def tiny():
     "Six runs of the digits, a second each."
-    return [(filled(dataset="digits", init=init, epochs=40, probe_steps=2), range(3)) for init in ("bias_normal", "zero")]
+    return [
+        (filled(dataset="digits", init=init, epochs=40, probe_steps=2), range(3))
+        for init in ("bias_normal", "zero")
+    ]
 
 
 def grown():
     "Two runs on what $ZEROINIT_DATA calls MNIST."
-    return [(filled(dataset="mnist", init=init, epochs=100, train_size=400, batch_size=40, probe_steps=2), range(1)) for init in ("zero", "bias_normal")]
+    return [
+        (
+            filled(
+                dataset="mnist", init=init, epochs=100, train_size=400, batch_size=40, probe_steps=2
+            ),
+            range(1),
+        )
+        for init in ("zero", "bias_normal")
+    ]
 
 
 for suite in (tiny, grown):

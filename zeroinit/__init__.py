@@ -1,17 +1,31 @@
 "Networks that start from zero weights: the library behind the notebooks in nbs/."
+
 __version__ = "0.2.0"
 
-# torch loads when one of these is first used, so that `import zeroinit` itself costs nothing
-_HOME = {"initialize": "inits", "schemes": "inits", "diagnose": "doctor"}
+from zeroinit.basics.lazy import lazy_exports
 
-
-def __getattr__(name):
-    if name not in _HOME:
-        raise AttributeError(f"module 'zeroinit' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"zeroinit.{_HOME[name]}"), name)
-
-
-def __dir__():
-    return [*globals(), *_HOME]
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "load": "data.datasets",
+        "build": "models.networks",
+        "initialize": "schemes.initialization",
+        "diagnose": "diagnostics.diagnosis",
+        "fit": "training.loop",
+        "run": "experiments.runner",
+        "read": "experiments.records",
+    },
+    subpackages=(
+        "basics",
+        "data",
+        "diagnostics",
+        "evidence",
+        "experiments",
+        "figures",
+        "models",
+        "publish",
+        "schemes",
+        "sweep",
+        "training",
+    ),
+)
