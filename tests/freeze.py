@@ -69,6 +69,7 @@ IMPORTS = {
     ],
     "config_hash": [
         ("zeroinit.experiments.config", "config_hash"),
+        ("zeroinit.experiments.records", "config_hash"),
         ("zeroinit.results", "config_hash"),
     ],
     "results_path": [
@@ -83,11 +84,13 @@ IMPORTS = {
     ],
     "records": [("zeroinit.experiments.records", "records"), ("zeroinit.results", "records")],
     "read": [
+        ("zeroinit.experiments.frames", "read"),
         ("zeroinit.experiments.records", "read"),
         ("zeroinit.evidence.statistics", "read"),
         ("zeroinit.results", "read"),
     ],
     "summary": [
+        ("zeroinit.experiments.frames", "summary"),
         ("zeroinit.evidence.statistics", "summary"),
         ("zeroinit.experiments.records", "summary"),
         ("zeroinit.results", "summary"),
@@ -467,12 +470,17 @@ def settled(settings, folder):
     return dict(settings, dataset=made_up_images(folder))
 
 
+def without_seconds(row):
+    """An epoch of a history without what depends on the machine's speed."""
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
 def run_hashes(name, records, folder):
     """Hashes of each record's settings, history and probes, and of the files that were made."""
     hashes = {}
     for record in records:
         place = f"runs/{name}/seed{record['seed']}"
-        history = [{k: v for k, v in row.items() if k != "seconds"} for row in record["history"]]
+        history = [without_seconds(row) for row in record["history"]]
         hashes[f"{place}/config"] = digest(record["config"])
         hashes[f"{place}/history"] = digest(history)
         hashes[f"{place}/probes"] = digest(record["probes"])
@@ -534,7 +542,8 @@ def resumed_run(name):
         hashes = {f"runs/{name}/left_behind": digest(left)}
         hashes |= run_hashes(name, use("run")(experiment, **told), folder)
         logs = sorted(Path(folder).rglob("seed*.log"))
-        events = [line.split()[1] for log in logs for line in log.read_text().splitlines()]
+        lines = "".join(log.read_text() for log in logs).splitlines()
+        events = [line.split()[1] for line in lines]
         hashes[f"runs/{name}/events"] = digest(events)
         return hashes
 

@@ -320,7 +320,8 @@ def test_a_phone_and_a_dark_room(built, opened):
 
 @needs_chromium
 def test_diverged_runs_and_damaged_records_are_seen(opened, tmp_path):
-    from zeroinit.experiments.records import Experiment, records, results_path, write_record
+    from zeroinit.experiments.records import records, results_path, write_record
+    from zeroinit.experiments.config import Experiment
 
     some = records(
         TOP / "results",

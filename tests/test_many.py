@@ -32,7 +32,7 @@ main(["plan", "many", "--results-root", sys.argv[1]])
 READ = """
 import sys, time
 start = time.perf_counter()
-from zeroinit.experiments.records import read
+from zeroinit.experiments.frames import read
 frame = read(sys.argv[1])
 print(len(frame), frame.hash.nunique(), frame.test_acc.mean())
 """

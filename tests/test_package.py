@@ -15,7 +15,8 @@ def test_wheel_from_sdist_works_outside_the_tree(tree, call, tmp_path):
 import importlib, zeroinit
 assert zeroinit.__file__.startswith({str(tmp_path)!r}), zeroinit.__file__
 for name in {names}: importlib.import_module("zeroinit." + name)
-from zeroinit.experiments.records import environment, published
+from zeroinit.experiments.records import environment
+from zeroinit.experiments.frames import published
 from zeroinit.publish.explorer import page
 assert "There are no records" in page("nowhere")
 assert len(published()) > 20 and environment("cpu")["git"] is None

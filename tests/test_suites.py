@@ -372,7 +372,7 @@ def test_records_of_an_older_version_are_read_and_marked(tree, go, calm, complet
     path.write_text(json.dumps(r))
     before = path.read_bytes()
     assert "tiny: 6 runs, 6 done, 0 to do" in completes() and path.read_bytes() == before
-    code = f"from zeroinit.experiments.records import read; f = read({str(tmp_path / 'results')!r}); print(f.groupby('zeroinit').older.agg(['sum', 'size']).to_dict('index'))"
+    code = f"from zeroinit.experiments.frames import read; f = read({str(tmp_path / 'results')!r}); print(f.groupby('zeroinit').older.agg(['sum', 'size']).to_dict('index'))"
     said = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tree,

@@ -131,7 +131,7 @@ def test_extend(steps):
         "models/01_networks",
         "data/00_datasets",
         None,
-        "experiments/03_suites",
+        "experiments/05_suites",
     )  # None: the loop that trains
     python = [t for k, t in blocks("extend") if k == "python"]
     assert all(

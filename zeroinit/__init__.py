@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "diagnose": "diagnostics.diagnosis",
         "fit": "training.loop",
         "run": "experiments.runner",
-        "read": "experiments.records",
+        "read": "experiments.frames",
     },
     subpackages=(
         "basics",

@@ -23,15 +23,9 @@ from zeroinit.evidence.statistics import (
     prediction,
     seeds_needed,
 )
-from zeroinit.experiments.records import (
-    config_hash,
-    published,
-    records,
-    scheme_label,
-    scores,
-    to_frame,
-    woken,
-)
+from ..experiments.records import records
+from ..experiments.frames import published, scores, to_frame, woken
+from ..experiments.config import config_hash, scheme_label
 from ..experiments.suites import SUITES, of_suite
 
 # %% ../../nbs/evidence/02_verdicts.ipynb #d1a00006

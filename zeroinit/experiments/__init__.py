@@ -5,8 +5,8 @@ from zeroinit.basics.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "Experiment": "records",
-        "read": "records",
+        "Experiment": "config",
+        "read": "frames",
         "records": "records",
         "resolve": "resolve",
         "run": "runner",

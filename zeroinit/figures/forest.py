@@ -11,7 +11,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
-from ..experiments.records import to_frame
+from ..experiments.frames import to_frame
 from zeroinit.figures.plots import (
     _PALETTE,
     NAMES,
@@ -178,7 +178,7 @@ def rank_frame(
     found,  # list of `results.records`
 ):  # pandas frame: model, scheme, protocol, seed, epoch (0: the start), layer, depth (1: input), rank, distinct, neurons, untouched
     "The symmetry probe of many runs as one tidy frame."
-    from zeroinit.experiments.records import scheme_label
+    from zeroinit.experiments.config import scheme_label
 
     rows = []
     for r in found:

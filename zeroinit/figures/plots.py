@@ -21,14 +21,8 @@ from matplotlib.transforms import ScaledTranslation
 
 from ..basics.errors import Refused
 from ..basics.files import at_root, atomic, writable
-from zeroinit.experiments.records import (
-    half_width,
-    published,
-    scheme_label,
-    scores,
-    to_frame,
-    woken,
-)
+from ..experiments.frames import half_width, published, scores, to_frame, woken
+from ..experiments.config import scheme_label
 
 # %% ../../nbs/figures/00_plots.ipynb #15323cb8
 _PALETTE = [

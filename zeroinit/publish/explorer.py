@@ -21,14 +21,9 @@ from ..basics.files import at_root, atomic
 from ..evidence.claims import DATA
 from ..evidence.verdicts import effects, verdicts
 from ..experiments.protocols import WORK_OF
-from zeroinit.experiments.records import (
-    DEFAULTS,
-    config_hash,
-    published,
-    records,
-    summary,
-    to_frame,
-)
+from ..experiments.records import records
+from ..experiments.frames import published, summary, to_frame
+from ..experiments.config import DEFAULTS, config_hash
 from ..experiments.suites import SUITES
 from ..figures.forest import ANSWERS, rank_frame
 from ..figures.plots import _PALETTE, NAMES, bands, caption, color_of, line_of, wake_frame

@@ -11,7 +11,8 @@ from pathlib import Path
 from ..basics.errors import Refused
 from ..basics.files import at_root
 from ..diagnostics.probes import STATISTICS
-from ..experiments.records import config_hash, records, scheme_label
+from ..experiments.records import records
+from ..experiments.config import config_hash, scheme_label
 from ..experiments.suites import of_suite
 
 # %% ../../nbs/publish/01_export.ipynb #f1a00006

@@ -91,7 +91,7 @@ def table(
     suite: str = None,  # only this one's runs; None: all there are
 ) -> str:  # lines to print
     "Mean scores with 95 % intervals, as text; the hash tells experiments apart that differ in other settings. Raise `Refused` if there are no records."
-    from zeroinit.experiments.records import read, summary
+    from zeroinit.experiments.frames import read, summary
     from zeroinit.experiments.suites import of_suite
 
     frame = of_suite(read(results_root), suite) if suite else read(results_root)

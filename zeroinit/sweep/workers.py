@@ -24,14 +24,8 @@ from threading import Thread
 
 from ..basics.errors import Unwritable
 from ..basics.files import root
-from zeroinit.experiments.records import (
-    Experiment,
-    beside,
-    is_done,
-    read_record,
-    results_path,
-    run_name,
-)
+from ..experiments.records import beside, is_done, read_record, results_path, run_name
+from ..experiments.config import Experiment
 
 # %% ../../nbs/sweep/01_workers.ipynb #e1c94a70
 @dataclass(frozen=True)
