@@ -28,6 +28,7 @@ bench: dev # minutes; leave the machine alone meanwhile
 
 prepare: dev # before a commit: outputs of library notebooks cleared, all notebooks clean, the library exported
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/*/[0-9]*.ipynb nbs/run_experiment.ipynb nbs/benchmark.ipynb
+	$(BIN)/python -c 'from zeroinit.publish.colab import refresh_colab_cells; refresh_colab_cells()'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 
