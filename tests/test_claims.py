@@ -1,0 +1,125 @@
+"""The claims are older than the runs that judge them: each record names its commit, and the claims
+file of that commit is executed and compared with today's."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zeroinit.evidence.claims import AMENDMENTS, CLAIMS, Runs
+from zeroinit.experiments.records import read_record, results_path
+
+TOP = Path(__file__).resolve().parent.parent
+CLAIMS_FILES = ("zeroinit/evidence/claims.py", "zeroinit/claims.py")  # today's path and the old one
+MODULES_NOW = {  # relative imports of any version of the claims file -> where these names live now
+    ".basics": "zeroinit.basics.errors",
+    ".suites": "zeroinit.experiments.suites",
+    "..basics.errors": "zeroinit.basics.errors",
+    "..experiments.suites": "zeroinit.experiments.suites",
+}
+
+
+def git(*arguments):
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+
+
+def claims_file(commit):
+    """The source of the claims file of a commit, wherever it was then."""
+    for path in CLAIMS_FILES:
+        shown = git("show", f"{commit}:{path}")
+        if shown.returncode == 0:
+            return shown.stdout
+    raise AssertionError(f"{commit} has none of {CLAIMS_FILES}")
+
+
+def with_imports_of_today(source):
+    """The syntax tree of a claims file; its relative imports lead to the modules of today."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            node.module = MODULES_NOW["." * node.level + node.module]
+            node.level = 0
+    return tree
+
+
+def questions_of(source):
+    """(claim, check) -> what is compared, and where the difference must lie."""
+    module = type(sys)("claims_of_a_commit")
+    sys.modules[module.__name__] = module  # dataclasses look up the module that defines them
+    try:
+        exec(compile(with_imports_of_today(source), module.__name__, "exec"), module.__dict__)
+    finally:
+        del sys.modules[module.__name__]
+
+    def side(runs):
+        if hasattr(runs, "suite"):
+            return runs.suite, str(runs.settings)
+        return runs
+
+    return {
+        (claim.id, check.name): (
+            side(check.ours),
+            side(check.against),
+            check.low,
+            check.high,
+            check.limit,
+        )
+        for claim in module.CLAIMS.values()
+        for check in claim.checks
+    }
+
+
+def checks_and_runs():
+    """(claim id, check name, experiment, seed) of every run that a check at full length needs."""
+    for claim in CLAIMS.values():
+        for check in claim.checks:
+            for runs in (check.ours, check.against):
+                if isinstance(runs, Runs):
+                    for experiment, seeds in runs.experiments():
+                        for seed in seeds:
+                            yield claim.id, check.name, experiment, seed
+
+
+def judged_by_commit():
+    """Commit -> the (claim, check) pairs that are judged by records of that commit."""
+    judged = {}
+    for claim, check, experiment, seed in checks_and_runs():
+        path = results_path(TOP / "results", experiment, seed)
+        linear_on_mnist = (experiment.dataset, experiment.model) == ("mnist", "logistic")
+        seen_before = linear_on_mnist and seed <= 4  # as evidence/01_claims says
+        if path.exists() and not seen_before:
+            commit = read_record(path)["env"]["git"]
+            judged.setdefault(commit, set()).add((claim, check))
+    return judged
+
+
+def test_claims_were_committed_before_the_runs_that_judge_them():
+    """A check at full length asks what it asked in the commits of its records. Exceptions: the
+    linear model on MNIST and the claims with amendments."""
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("needs the whole history: clone without --depth")
+    by_commit = judged_by_commit()
+    assert sum(len(judged) for judged in by_commit.values()) > 30
+    today = questions_of((TOP / CLAIMS_FILES[0]).read_text())
+    amended = {claim for amendment in AMENDMENTS for claim in amendment["claims"].split()}
+    for commit, judged in by_commit.items():
+        then = questions_of(claims_file(commit))
+        assert then, commit
+        asked_otherwise = {
+            claim for claim, check in judged if then.get((claim, check)) != today[claim, check]
+        }
+        dropped = {claim for claim, check in then if (claim, check) not in today}
+        assert asked_otherwise | dropped <= amended, (commit, asked_otherwise | dropped)
+
+
+def test_claims_files_of_both_paths_are_found():
+    """The packages came after the first runs: old commits have the file at its old path."""
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("needs the whole history: clone without --depth")
+    assert questions_of(claims_file("8b86c84"))  # the last commit with flat modules
+    assert questions_of(claims_file("b124c98"))  # the first with packages
+    with pytest.raises(AssertionError, match="0000000 has none of"):
+        claims_file("0000000")
