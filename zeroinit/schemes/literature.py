@@ -19,6 +19,7 @@ from .branches import tensors
 from zeroinit.schemes.fills import (
     ZERO,
     Change,
+    Fills,
     Rule,
     Untreatable,
     centre,
@@ -38,24 +39,24 @@ from .zero import filled
 _ALSO = dict(on=LAYERS, also=EMBEDDINGS, split=True)
 
 # %% ../../nbs/schemes/06_literature.ipynb #4f76aad0
-@scheme(**_ALSO)
+@scheme(**_ALSO, source="Glorot & Bengio (2010)", compare=True)
 def xavier_uniform(
     layer: nn.Module,  # to give rules for
     gain: float = 1.0,  # factor on the standard deviation
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Uniform with variance gain² * 2/(fan_in + fan_out), biases 0 (Glorot & Bengio 2010)."
+) -> Fills:
+    "Uniform with variance gain² * 2/(fan_in + fan_out), biases 0."
     numbers(gain=gain)
     return filled(
         layer, torch_rule(f"Xavier uniform, gain {gain:.4g}", nn.init.xavier_uniform_, gain=gain)
     )
 
 # %% ../../nbs/schemes/06_literature.ipynb #4f76aad1
-@scheme(**_ALSO)
+@scheme(**_ALSO, source="Glorot & Bengio (2010)", compare=True)
 def xavier_normal(
     layer: nn.Module,  # to give rules for
     gain: float = 1.0,  # factor on the standard deviation
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Normal with variance gain² * 2/(fan_in + fan_out), biases 0 (Glorot & Bengio 2010)."
+) -> Fills:
+    "Normal with variance gain² * 2/(fan_in + fan_out), biases 0."
     numbers(gain=gain)
     return filled(
         layer, torch_rule(f"Xavier normal, gain {gain:.4g}", nn.init.xavier_normal_, gain=gain)
@@ -73,41 +74,47 @@ def _kaiming(layer, init, name, mode, nonlinearity):
     )
 
 # %% ../../nbs/schemes/06_literature.ipynb #42bde1d0
-@scheme(**_ALSO)
+@scheme(**_ALSO, source="He et al. (2015)", compare=True)
 def kaiming_uniform(
     layer: nn.Module,  # to give rules for
     mode: str = "fan_in",  # whose number sets the variance: fan_in (a neuron's inputs) or fan_out
     nonlinearity: str = "relu",  # behind the layer: linear, relu, tanh, sigmoid, selu or leaky_relu
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Uniform with variance gain²/fan, the gain of the activation (2 for ReLU), biases 0 (He et al. 2015)."
+) -> Fills:
+    "Uniform with variance gain²/fan, where gain belongs to the activation (√2 for ReLU), biases 0."
     return _kaiming(layer, nn.init.kaiming_uniform_, "uniform", mode, nonlinearity)
 
 # %% ../../nbs/schemes/06_literature.ipynb #42bde1d1
-@scheme(**_ALSO)
+@scheme(**_ALSO, source="He et al. (2015)", compare=True)
 def kaiming_normal(
     layer: nn.Module,  # to give rules for
     mode: str = "fan_in",  # whose number sets the variance: fan_in (a neuron's inputs) or fan_out
     nonlinearity: str = "relu",  # behind the layer: linear, relu, tanh, sigmoid, selu or leaky_relu
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Normal with variance gain²/fan, the gain of the activation (2 for ReLU), biases 0 (He et al. 2015)."
+) -> Fills:
+    "Normal with variance gain²/fan, where gain belongs to the activation (√2 for ReLU), biases 0."
     return _kaiming(layer, nn.init.kaiming_normal_, "normal", mode, nonlinearity)
 
 # %% ../../nbs/schemes/06_literature.ipynb #0d58ce36
-@scheme(**_ALSO)
+@scheme(**_ALSO, source="LeCun et al. (1998)", compare=True)
 def lecun_normal(
     layer: nn.Module,  # to give rules for
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Normal with variance 1/fan_in, biases 0 (LeCun et al. 1998)."
+) -> Fills:
+    "Normal with variance 1/fan_in, biases 0."
     return filled(layer, torch_rule("LeCun normal", nn.init.kaiming_normal_, nonlinearity="linear"))
 
 # %% ../../nbs/schemes/06_literature.ipynb #0d58ced0
-@scheme(on=LAYERS + EMBEDDINGS, maybe=("token", "position"), also=(Free,))
+@scheme(
+    on=LAYERS + EMBEDDINGS,
+    maybe=("token", "position"),
+    also=(Free,),
+    source="BERT, Devlin et al. (2019); ViT, Dosovitskiy et al. (2021)",
+    compare=True,
+)
 def truncated_normal(
     layer: nn.Module,  # to give rules for
     std: float = 0.02,  # before the cut, 0 or more
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    """Normal, cut at two standard deviations, biases 0; embeddings, class tokens and positions too, where there are any (as in BERT and ViT).
-    Raise `Refused` for a negative std."""
+) -> Fills:
+    """Normal, cut at two standard deviations, biases 0; embeddings, class tokens and position embeddings too, in models that
+    have them. Raise `Refused` for a negative std."""
     numbers(std=std)
     if std < 0:
         raise Refused(f"std must be 0 or more, not {std}")
@@ -119,22 +126,22 @@ def truncated_normal(
     )
 
 # %% ../../nbs/schemes/06_literature.ipynb #0d58ced1
-@scheme(**_ALSO)
+@scheme(**_ALSO, source="Saxe et al. (2014)", compare=True)
 def orthogonal(
     layer: nn.Module,  # to give rules for
     gain: float = 1.0,  # factor on the orthonormal matrix
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Orthonormal rows or columns times gain, of the weight as (out, everything else); biases 0 (Saxe et al. 2014)."
+) -> Fills:
+    "The weight as a matrix (out, all else) has orthonormal rows or columns, times gain; biases 0."
     numbers(gain=gain)
     return filled(layer, torch_rule(f"orthogonal, gain {gain:.4g}", nn.init.orthogonal_, gain=gain))
 
 # %% ../../nbs/schemes/06_literature.ipynb #1d50fe8e
-@scheme(on=LAYERS, split=True)
+@scheme(on=LAYERS, split=True, source="Xiao et al. (2018)", compare=True)
 def delta_orthogonal(
     layer: nn.Module,  # to give rules for
     gain: float = 1.0,  # factor on the orthogonal matrix
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Convolutions: an orthogonal matrix at the centre tap, 0 elsewhere; linear layers orthogonal; biases 0 (Xiao et al. 2018)."
+) -> Fills:
+    "Convolutions: an orthogonal matrix at the centre tap, 0 elsewhere. Linear layers orthogonal, biases 0."
     numbers(gain=gain)
 
     def matrix(m, n, g):
@@ -147,24 +154,28 @@ def _closed(site):
     return site is not None and "branch_last" in site.roles
 
 
-@scheme(on=LAYERS, branches=True, split=True)
+@scheme(on=LAYERS, branches=True, split=True, source="ZerO, Zhao et al. (2022)", compare=True)
 def zero_hadamard(
     layer: nn.Module,  # to give rules for
     site: object = None,  # the layer's `Site`: its roles, branch and attention; None: not known
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "ZerO: identities, partial where a layer narrows, by a Hadamard matrix where it widens; last layer of a residual branch 0; biases 0 (Zhao et al. 2022)."
+) -> Fills:
+    """Identities: partial where a layer narrows, with a Hadamard matrix where it widens. Last layer of a residual branch 0,
+    biases 0."""
     return filled(
         layer, ZERO if _closed(site) else centre(layer, "ZerO", lambda m, n, g: zero_matrix(m, n))
     )
 
 # %% ../../nbs/schemes/06_literature.ipynb #179ce8e9
-@scheme(on=LAYERS, branches=True, split=True)
+@scheme(
+    on=LAYERS, branches=True, split=True, source="after IDInit, Pan et al. (2025)", compare=True
+)
 def idinit(
     layer: nn.Module,  # to give rules for
     site: object = None,  # the layer's `Site`: its roles, branch and attention; None: not known
     last: float = 1e-6,  # factor on the identity in the last layer of a residual branch
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Identities, repeated where a layer widens or narrows, at the centre tap; last layer of a residual branch times `last`; biases 0 (after IDInit, Pan et al. 2025)."
+) -> Fills:
+    """Identities at the centre tap, repeated where a layer widens or narrows. Last layer of a residual branch times `last`,
+    biases 0."""
     numbers(last=last)
     size = last if _closed(site) else 1.0
     return filled(
@@ -175,33 +186,34 @@ def idinit(
     )
 
 # %% ../../nbs/schemes/06_literature.ipynb #6cc191a4
-@scheme(on=LAYERS, branches=True)
+@scheme(on=LAYERS, branches=True, source="after ConstNet, Blumenfeld et al. (2020)", compare=True)
 def constnet(
     layer: nn.Module,  # to give rules for
     site: object = None,  # the layer's `Site`: its roles, branch and attention; None: not known
     gain: float = 1.0,  # what the weights of a neuron sum up to
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Every weight gain/fan_in, so each neuron averages what it sees; head and last layer of a residual branch 0; biases 0 (after ConstNet, Blumenfeld et al. 2020)."
+) -> Fills:
+    """Every weight gain/fan_in, so that each neuron averages its inputs. Last layer of the model and of a residual branch 0,
+    biases 0."""
     numbers(gain=gain)
     closed = _closed(site) or site is not None and "head" in site.roles
     return filled(layer, ZERO if closed else constant(gain / max(fan_in(layer), 1)))
 
 # %% ../../nbs/schemes/06_literature.ipynb #1f25c61e
-@scheme(on=("branch_norm",))
+@scheme(on=("branch_norm",), source="Goyal et al. (2017)", compare=True)
 def zero_gamma(
     layer: nn.Module,  # to give rules for
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Weight of the norm that ends a residual branch 0; nothing else (Goyal et al. 2017)."
+) -> Fills:
+    "Weight of the norm that ends a residual branch 0. Nothing else."
     return dict(weight=ZERO)
 
 # %% ../../nbs/schemes/06_literature.ipynb #1f25c61f
-@scheme(on=("branch_end",))
+@scheme(on=("branch_end",), source="ReZero, Bachlechner et al. (2020)", compare=True)
 def rezero(
     layer: nn.Module,  # to give rules for
     alpha: float = 0.0,  # the scalar at the start
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    """A scalar that learns, 0 at the start, on every residual branch; nothing else (ReZero, Bachlechner et al. 2020).
-    Raise `Untreatable` where the branch ends in weights that are zero already: it would never open."""
+) -> Fills:
+    """A learned scalar, initially `alpha`, on every residual branch. Nothing else.
+    Raise `Untreatable` if the branch ends in weights that are all 0: it would never learn."""
     if not alpha and not layer.weight.is_meta and not layer.weight.any():
         raise Untreatable(
             "its weight is zero already, and with a scalar of zero on it the branch would never open; set one of the two, for a norm by default first"
@@ -209,13 +221,14 @@ def rezero(
     return dict(alpha=_scalar(alpha))
 
 # %% ../../nbs/schemes/06_literature.ipynb #1f25c620
-@scheme(on=LAYERS + ("branch_end",))
+@scheme(on=LAYERS + ("branch_end",), source="SkipInit, De & Smith (2020)", compare=True)
 def skipinit(
     layer: nn.Module,  # to give rules for
     site: object = None,  # the layer's `Site`: its roles, branch and attention; None: not known
     alpha: float = 0.0,  # the scalar at the start
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Weights Kaiming normal, biases 0, and a scalar that learns, 0 at the start, on every residual branch, whose last norm is at (1, 0) (SkipInit, De & Smith 2020)."
+) -> Fills:
+    """Weights Kaiming normal, biases 0. A learned scalar, initially `alpha`, on every residual branch, whose last norm is
+    (1, 0)."""
     rules = filled(layer, constant(1.0)) if is_kind(layer, NORMS) else kaiming_normal(layer)
     return rules | (
         dict(alpha=_scalar(alpha)) if site is not None and "branch_end" in site.roles else {}
@@ -229,12 +242,13 @@ def _scalar(alpha):
     )
 
 # %% ../../nbs/schemes/06_literature.ipynb #3113db36
-@scheme(on=LAYERS + ("branch_last",))
+@scheme(on=LAYERS + ("branch_last",), source="Fixup, Zhang et al. (2019)", compare=True)
 def fixup(
     layer: nn.Module,  # to give rules for
     site: object = None,  # the layer's `Site`: its roles, branch and attention; None: not known
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Head and last layers of residual branches 0, inner ones Kaiming times L^(-1/(2m-2)), a multiplier and scalar biases that learn (Fixup, Zhang et al. 2019)."
+) -> Fills:
+    """Last layer of the model and of residual branches 0, inner layers of a branch Kaiming times L^(-1/(2m-2)) for L branches
+    of m layers. A learned multiplier and learned scalar biases on every branch."""
     inner = site.branch if site is not None else None
     if is_kind(layer, NORMS):
         return {}
@@ -258,36 +272,36 @@ def fixup(
     return rules | (dict(alpha=_scalar(1.0)) if _closed(site) else {})
 
 # %% ../../nbs/schemes/06_literature.ipynb #d65f4a06
-@scheme(on=("head",))
+@scheme(on=("head",), source="muP, Yang et al. (2022)", compare=True)
 def mup_readout(
     layer: nn.Module,  # to give rules for
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "The readout's weight and bias 0; nothing else (muP, Yang et al. 2022)."
+) -> Fills:
+    "Weight and bias of the last layer 0. Nothing else."
     return filled(layer, ZERO)
 
 # %% ../../nbs/schemes/06_literature.ipynb #d65f4a07
-@scheme(on=("modulation",))
+@scheme(on=("modulation",), source="adaLN-Zero, Peebles & Xie (2023)", compare=True)
 def adaln_zero(
     layer: nn.Module,  # to give rules for
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "The layer that makes shifts, scales and gates of an adaptive norm: weight and bias 0; nothing else (adaLN-Zero, Peebles & Xie 2023)."
+) -> Fills:
+    "The layer that makes shifts, scales and gates of an adaptive norm: weight and bias 0. Nothing else."
     return filled(layer, ZERO)
 
 # %% ../../nbs/schemes/06_literature.ipynb #d65f4a08
-@scheme(on=("zero_conv",))
+@scheme(on=("zero_conv",), source="ControlNet, Zhang et al. (2023)", compare=True)
 def zero_conv(
     layer: nn.Module,  # to give rules for
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "A zero convolution's weight and bias 0; nothing else (ControlNet, Zhang et al. 2023)."
+) -> Fills:
+    "Weight and bias of zero convolutions 0. Nothing else."
     return filled(layer, ZERO)
 
 # %% ../../nbs/schemes/06_literature.ipynb #6346c86e
-@scheme(on=("lora_down", "lora_up"), also=(Free,))
+@scheme(on=("lora_down", "lora_up"), also=(Free,), source="LoRA, Hu et al. (2022)", compare=True)
 def lora(
     layer: nn.Module,  # to give rules for
     site: object = None,  # the layer's `Site`: its roles, branch and attention; None: not known
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "The down matrix U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the up matrix 0; nothing else (LoRA, Hu et al. 2022)."
+) -> Fills:
+    "The down matrix U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the up matrix 0. Nothing else."
     up = site is None or "lora_up" in site.roles
     return filled(
         layer,
@@ -297,12 +311,12 @@ def lora(
     )
 
 # %% ../../nbs/schemes/06_literature.ipynb #6346c86f
-@scheme(on=("layer_scale",))
+@scheme(on=("layer_scale",), source="LayerScale, Touvron et al. (2021)", compare=True)
 def layerscale(
     layer: nn.Module,  # to give rules for
     value: float = 1e-5,  # of every entry
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Every layer scale one small value; nothing else (LayerScale, Touvron et al. 2021: 1e-4 to 1e-6, the deeper the smaller)."
+) -> Fills:
+    "Every layer scale one small value: 1e-4 to 1e-6, less in deeper models. Nothing else."
     return dict(weight=constant(value))
 
 # %% ../../nbs/schemes/06_literature.ipynb #986a8d84
@@ -338,7 +352,9 @@ def _mimetic(attention, g, a_qk, b_qk, a_vo, b_vo):
     return attention.memo.setdefault(g.initial_seed(), drawn)
 
 # %% ../../nbs/schemes/06_literature.ipynb #90901fb9
-@scheme(on=("query", "key", "value", "attention_out"))
+@scheme(
+    on=("query", "key", "value", "attention_out"), source="Trockman & Kolter (2023)", compare=True
+)
 def mimetic(
     layer: nn.Module,  # to give rules for
     site: object = None,  # the layer's `Site`: its roles, branch and attention; None: not known
@@ -346,9 +362,9 @@ def mimetic(
     b_qk: float = 0.7,  # factor on the identity in it
     a_vo: float = 0.4,  # factor on Z in the value-output product
     b_vo: float = 0.4,  # factor on the identity that is taken from it
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    """Each head's query-key product near a Z + b I, value-output product near a Z - b I; biases 0; nothing else (Trockman & Kolter 2023).
-    Raise `Untreatable` where its four layers and the number of heads are not known, or do not fit."""
+) -> Fills:
+    """Each head's product of query and key is near a Z + b I, the product of value and output near a Z - b I; biases 0. Nothing
+    else. Raise `Untreatable` if the four layers and the number of heads are not all known, or do not fit."""
     group, role = (
         site.attention,
         next(r for r in ("query", "key", "value", "attention_out") if r in site.roles),
@@ -415,11 +431,11 @@ def unit_variance(
     return left | {s.name: "the batch does not reach it" for s in waiting.values()}
 
 # %% ../../nbs/schemes/06_literature.ipynb #177f5968
-@scheme(on=LAYERS, finish=unit_variance)
+@scheme(on=LAYERS, finish=unit_variance, source="LSUV, Mishkin & Matas (2016)", compare=True)
 def lsuv(
     layer: nn.Module,  # to give rules for
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    """Orthogonal weights, then scaled so that each layer's output on a batch has variance 1; biases 0 (LSUV, Mishkin & Matas 2016).
+) -> Fills:
+    """Orthogonal weights, then scaled so that each layer's output on a batch has variance 1; biases 0.
     Raise `Untreatable` for torch's MultiheadAttention."""
     if isinstance(layer, (Projection, nn.modules.linear.NonDynamicallyQuantizableLinear)):
         raise Untreatable(

@@ -17,6 +17,7 @@ from ..basics.errors import pick
 from zeroinit.schemes.fills import (
     ZERO,
     Change,
+    Fills,
     Rule,
     Untreatable,
     constant,
@@ -55,11 +56,11 @@ def _padded(rule, row):
     return Rule(f"{rule.text}, row {row} 0", fill)
 
 # %% ../../nbs/schemes/05_zero.ipynb #4cd1072f
-@scheme(on=LAYERS + NORMS + EMBEDDINGS)
+@scheme(on=LAYERS + NORMS + EMBEDDINGS, source="torch", compare=True)
 def default(
     layer: nn.Module,  # to give rules for
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "torch's own, by layer: weight and bias from U(-1/sqrt(fan_in), 1/sqrt(fan_in)); attention Xavier uniform; norms (1, 0); embeddings N(0, 1)."
+) -> Fills:
+    "torch's own initialization: linear and convolution layers U(-1/sqrt(fan_in), 1/sqrt(fan_in)), attention Xavier uniform, norms (1, 0), embeddings N(0, 1)."
     fused = isinstance(
         layer, Projection
     )  # MultiheadAttention: one matrix of `fused` times as many rows
@@ -77,68 +78,73 @@ def default(
     return filled(layer, uniform(-xavier, xavier), uniform(-bound, bound) if plain else ZERO)
 
 # %% ../../nbs/schemes/05_zero.ipynb #b1e18d12
-@scheme(on=LAYERS, also=NORMS + EMBEDDINGS + (Free,))
+@scheme(
+    on=LAYERS,
+    also=NORMS + EMBEDDINGS + (Free,),
+    source="Schicho (2023), figures 7 and 10; Seo (2025), residual CNN",
+    compare=True,
+)
 def zero(
     layer: nn.Module,  # to give rules for
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Every weight and bias of a linear or convolution layer 0 (Schicho 2023, figures 7 and 10; Seo 2025, residual CNN)."
+) -> Fills:
+    "Weights and biases of all linear and convolution layers 0."
     return filled(layer, ZERO)
 
 # %% ../../nbs/schemes/05_zero.ipynb #e34e6ad4
-@scheme(on=LAYERS + NORMS)
+@scheme(on=LAYERS + NORMS, source="Schicho (2023), figures 3 to 6, 8 and 9", compare=True)
 def bias_normal(
     layer: nn.Module,  # to give rules for
     mean: float = 0.0,  # of the biases
     std: float = 1.0,  # of the biases, 0 or more
     norm_bias: bool = False,  # whether the shifts of normalisations are drawn too
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Weights 0, biases N(mean, std²) (Schicho 2023, figures 3 to 6, 8, 9); with `norm_bias`, the shift of each normalisation too."
+) -> Fills:
+    "Weights 0, biases N(mean, std²); with `norm_bias`, the shifts of normalisations too."
     norms = dict(bias=normal(mean, std)) if flag(norm_bias=norm_bias) else {}
     return norms if is_kind(layer, NORMS) else dict(weight=ZERO, bias=normal(mean, std))
 
 # %% ../../nbs/schemes/05_zero.ipynb #4d1a9ade
-@scheme(on=LAYERS)
+@scheme(on=LAYERS, source="Schicho (2023), figures 3, 5, 8 and 9", compare=True)
 def bias_uniform(
     layer: nn.Module,  # to give rules for
     low: float = 0.0,  # smallest bias
     high: float = 1.0,  # bound above the biases
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Weights 0, biases U[low, high) (Schicho 2023, figures 3, 5, 8, 9)."
+) -> Fills:
+    "Weights 0, biases U[low, high)."
     return dict(weight=ZERO, bias=uniform(low, high))
 
 # %% ../../nbs/schemes/05_zero.ipynb #1b2b7774
-@scheme(on=LAYERS)
+@scheme(on=LAYERS, source="Schicho (2023), second repository", compare=True)
 def bias_linspace(
     layer: nn.Module,  # to give rules for
     low: float = -math.sqrt(3),  # first bias; with `high`'s default the variance is near 1
     high: float = math.sqrt(3),  # last bias
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Weights 0, biases evenly spaced from low to high: no randomness (Schicho 2023, second repository)."
+) -> Fills:
+    "Weights 0, biases evenly spaced from low to high, without randomness."
     return dict(weight=ZERO, bias=linspace(low, high))
 
 # %% ../../nbs/schemes/05_zero.ipynb #6d17ad45
-@scheme(on=LAYERS)
+@scheme(on=LAYERS, source="Schicho (2023), second repository", compare=True)
 def bias_fan_in(
     layer: nn.Module,  # to give rules for
     scale: float = 1.0,  # standard deviation of a bias, times sqrt(fan_in); 0 or more
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Weights 0, biases N(0, scale²/fan_in) (Schicho 2023, second repository)."
+) -> Fills:
+    "Weights 0, biases N(0, scale²/fan_in)."
     return dict(weight=ZERO, bias=normal(0.0, scale / math.sqrt(max(fan_in(layer), 1))))
 
 # %% ../../nbs/schemes/05_zero.ipynb #55c9fb76
-@scheme(on=("stem", "head"))
+@scheme(on=("stem", "head"), source="Schicho (2023), figure 11, as its code does it", compare=True)
 def published_resnet50_normal(
     layer: nn.Module,  # to give rules for
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "First and last layer: weight 0, bias N(0, 1); nothing else (Schicho 2023, figure 11, as its code did)."
+) -> Fills:
+    "First and last layer: weight 0, bias N(0, 1). Nothing else."
     return bias_normal(layer)
 
 # %% ../../nbs/schemes/05_zero.ipynb #27698e34
-@scheme(on=("stem", "head"))
+@scheme(on=("stem", "head"), source="Schicho (2023), figure 11, as its code does it", compare=True)
 def published_resnet50_uniform(
     layer: nn.Module,  # to give rules for
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "First and last layer: weight 0, bias U[0, 1); nothing else (Schicho 2023, figure 11, as its code did)."
+) -> Fills:
+    "First and last layer: weight 0, bias U[0, 1). Nothing else."
     return bias_uniform(layer)
 
 # %% ../../nbs/schemes/05_zero.ipynb #f793b728
@@ -146,42 +152,41 @@ def _zeros(layer, bias):
     return zero(layer) if flag(bias=bias) else dict(weight=ZERO)
 
 # %% ../../nbs/schemes/05_zero.ipynb #a76d4cea
-@scheme(on=("head",))
+@scheme(on=("head",), source="Seo (2025), ResNet notebook", compare=True)
 def zero_head(
     layer: nn.Module,  # to give rules for
     bias: bool = True,  # whether biases are 0 too; False: left alone
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "The last layer's weight 0, and its bias (Seo 2025, the ResNet notebook); nothing else."
+) -> Fills:
+    "Weight and bias of the last layer 0. Nothing else."
     return _zeros(layer, bias)
 
 # %% ../../nbs/schemes/05_zero.ipynb #ba6413bf
-@scheme(on=("ffn_in", "head"))
+@scheme(on=("ffn_in", "head"), source="Seo (2025), CIFAR-10 files", compare=True)
 def zero_ffn_in(
     layer: nn.Module,  # to give rules for
     bias: bool = True,  # whether biases are 0 too; False: left alone
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "First layer of every feed-forward block and the head 0, with their biases (Seo 2025, CIFAR-10); nothing else."
+) -> Fills:
+    "First layer of every feed-forward block and the last layer of the model 0, with their biases. Nothing else."
     return _zeros(layer, bias)
 
 # %% ../../nbs/schemes/05_zero.ipynb #946592b9
-@scheme(on=("ffn_out", "head"))
+@scheme(on=("ffn_out", "head"), source="Seo (2025), Tiny ImageNet files", compare=True)
 def zero_ffn_out(
     layer: nn.Module,  # to give rules for
     bias: bool = False,  # whether biases are 0 too; False: left alone
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    "Second layer of every feed-forward block and the head: weights 0 (Seo 2025, Tiny ImageNet); nothing else."
+) -> Fills:
+    "Weights of the second layer of every feed-forward block and of the last layer of the model 0. Nothing else."
     return _zeros(layer, bias)
 
 # %% ../../nbs/schemes/05_zero.ipynb #750000bb
-@scheme(on=LAYERS + NORMS)
+@scheme(on=LAYERS + NORMS, source="Seo (2025), Tiny ImageNet Mixer", compare=True)
 def transient_noise(
     layer: nn.Module,  # to give rules for
     site: object = None,  # the layer's `Site`: its roles, branch and attention; None: not known
     zero_norm: bool = False,  # whether the last norm starts at (0, 0), with noise
-) -> dict:  # 'weight', 'bias' or another part -> its rule
-    """Weights and biases 0, norms (1, 0), noise U(-1/sqrt(fan_in), 1/sqrt(fan_in)) on a layer's output until its weight
-    is no longer zero (Seo 2025, Tiny ImageNet Mixer); with `zero_norm`, the last norm at (0, 0) with noise as well.
-    Raise `Untreatable` for torch's MultiheadAttention."""
+) -> Fills:
+    """Weights and biases 0, norms (1, 0). While a layer's weight is 0, noise U(-1/sqrt(fan_in), 1/sqrt(fan_in)) is added to
+    its output. With `zero_norm`, the last norm is treated so too. Raise `Untreatable` for torch's MultiheadAttention."""
     norm, zeroed = (
         is_kind(layer, NORMS),
         flag(zero_norm=zero_norm) and site is not None and "last_norm" in site.roles,
