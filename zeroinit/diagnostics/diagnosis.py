@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..basics.errors import Refused, pick
-from .probes import distinct, effective_rank
+from .probes import count_distinct, effective_rank
 from .trace import OPTIMIZERS, RATIO, Course, course, features_first
 from ..schemes.branches import meta_run, tensors
 from ..schemes.initialization import initialize, inner
@@ -300,7 +300,9 @@ def _distinct(row):
     if w.numel() > MOST or len(w) > 8192 or not w.isfinite().all():
         return None
     bias = row.value("bias").detach() if "bias" in row.parameters else None
-    return distinct(w if bias is None or len(bias) != len(w) else torch.cat([w, bias[:, None]], 1))
+    return count_distinct(
+        w if bias is None or len(bias) != len(w) else torch.cat([w, bias[:, None]], 1)
+    )
 
 # %% ../../nbs/diagnostics/02_diagnosis.ipynb #da6f7a33
 @dataclass
@@ -324,7 +326,7 @@ class Diagnosis:
 
     def plot(self):
         "Layers down, updates across, colour by the size of the gradient."
-        from zeroinit.figures.plots import layer_map
+        from zeroinit.diagnostics.layer_map import layer_map
 
         return layer_map(
             self.gradients, self.verdict[0], set(self.table.layer[self.table.note == "rounding"])

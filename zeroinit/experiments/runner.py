@@ -26,7 +26,7 @@ from ..basics.errors import Refused, Unwritable, pick
 from ..basics.files import at_root, writable
 from ..data.batches import Batches, augmentation, pixels
 from ..data.datasets import holdout, load
-from ..diagnostics.probes import Gradients, Symmetry, Wake, weights
+from ..diagnostics.probes import Gradients, Symmetry, Wake, layer_weights
 from .protocols import LEAST, value_of
 from .records import beside, environment, is_done, read_record, results_path, run_name, set_aside, write_record
 from .config import Experiment
@@ -340,7 +340,7 @@ def symmetric(model):
         sums = torch.stack([(rows * odd).sum(1), bias.detach().double()], 1)
         return len(sums.unique(dim=0)) < len(sums)
 
-    return any(equal(*layer) for layer in list(weights(model).items())[:-1])
+    return any(equal(*layer) for layer in list(layer_weights(model).items())[:-1])
 
 # %% ../../nbs/experiments/09_runner.ipynb #63e56326
 def _no_single(model, batches):

@@ -339,11 +339,11 @@ def probe_seconds(
     def gradients():
         probe = Gradients(steps)
         for _ in range(steps):
-            probe.step(model)
-        probe.epoch(model, 1, False)
+            probe.after_backward(model)
+        probe.on_epoch_end(model, 1, False)
 
     symmetry = Symmetry()
-    symmetry.begin(model)
+    symmetry.on_train_begin(model)
     return fastest(gradients, 1), fastest(lambda: list(symmetry.measure(model)), 2)
 
 # %% ../../nbs/publish/05_benchmarks.ipynb #7c2165b2

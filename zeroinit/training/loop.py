@@ -172,7 +172,7 @@ def train_epoch(
 ) -> Tensor:  # (3,) or (S, 3) sums on the device: loss, right answers, images
     "One pass over the batches, without reading anything back."
     model.train()
-    looking = any(p.looking for p in probes)
+    looking = any(p.needs_steps for p in probes)
     play = play if isinstance(opt, Adam) and not looking else directly
     late = _Late(recipe) if play is directly and not hasattr(model, "each") else None
     chain = (
@@ -191,7 +191,7 @@ def train_epoch(
             )
             (loss.sum() if loss.ndim else loss).backward()
         for p in probes if looking else ():
-            p.step(model)
+            p.after_backward(model)
         opt.step()
         return batch
 
@@ -293,7 +293,7 @@ def _unpacked(path, only_meta=False):
 
     with safe_open(path, "pt") as f:
         return json.loads(f.metadata()["meta"]), {} if only_meta else {
-            k: f.get_tensor(k) for k in f
+            k: f.get_tensor(k) for k in list(f.keys())
         }
 
 # %% ../../nbs/training/03_loop.ipynb #029a76bf
@@ -431,7 +431,7 @@ def _resume(path, model, opt, train, recipe, probes):
             path,
         ) from e
     for p in probes:
-        p.load(meta["probes"][p.name])
+        p.load_state_dict(meta["probes"][p.name])
     return meta["history"]
 
 # %% ../../nbs/training/03_loop.ipynb #81c19263
@@ -453,20 +453,20 @@ class _Run:
             self.model.double()
         self.opt = OPTIMIZERS[recipe.optimizer](self.model.parameters(), lr=recipe.lr)
         for p in self.probes:
-            p.begin(self.model)
+            p.on_train_begin(self.model)
         self.history = _resume(
             self.checkpoint, self.model, self.opt, self.train, recipe, self.probes
         )
         for p in () if self.history else self.probes:
-            p.epoch(self.model, 0, recipe.epochs == 0)
+            p.on_epoch_end(self.model, 0, recipe.epochs == 0)
 
     def states(self):
-        return {p.name: p.state() for p in self.probes}
+        return {p.name: p.state_dict() for p in self.probes}
 
     def add(self, row, recipe):  # to the history, and save
         self.history.append(row)
         for p in self.probes:
-            p.epoch(
+            p.on_epoch_end(
                 self.model, row["epoch"], row["epoch"] == recipe.epochs or diverged(self.history)
             )
         if self.checkpoint is None:
@@ -490,13 +490,13 @@ class _Each:
     def __init__(self, runs):
         self.runs = runs
 
-    looking = property(lambda self: any(p.looking for r in self.runs for p in r.probes))
+    needs_steps = property(lambda self: any(p.needs_steps for r in self.runs for p in r.probes))
 
-    def step(self, stack):
+    def after_backward(self, stack):
         stack.show()
         for r in self.runs:
             for p in r.probes:
-                p.step(r.model)
+                p.after_backward(r.model)
 
     def skip(self, n):
         for r in self.runs:
