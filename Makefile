@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
 
-.PHONY: dev demo test bench prepare lab docs report constraints clean
+.PHONY: dev demo test test-all bench prepare lab docs report constraints clean
 
 dev: .venv/.installed
 
-.venv/.installed: settings.ini setup.py pyproject.toml constraints.txt
+.venv/.installed: settings.ini setup.py setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "zeroinit needs Python 3.10 or later; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -20,13 +20,16 @@ demo: dev
 	@echo "figures: demo/images"
 
 test: dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+test-all: test # also kills, Ray, the zoo, a browser, the site, the tutorials, every figure and story
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 bench: dev # minutes; leave the machine alone meanwhile
 	mkdir -p .runs
 	$(BIN)/papermill nbs/benchmark.ipynb .runs/benchmark.ipynb -p quick False
 
-prepare: dev # before a commit: outputs of library notebooks cleared, all notebooks clean, the library exported
+prepare: dev # before a commit: no outputs in library notebooks, Colab cells as their template, notebooks clean, library exported
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/*/[0-9]*.ipynb nbs/run_experiment.ipynb nbs/benchmark.ipynb
 	$(BIN)/python -c 'from zeroinit.publish.colab import refresh_colab_cells; refresh_colab_cells()'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean

@@ -1,4 +1,5 @@
 "Everything comes from settings.ini, so that nbdev and pip never disagree."
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -8,6 +9,7 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
+EXTRAS = ("timm", "ray", "tensorboard", "explorer", "video", "notebooks", "dev")
 
 setup(
     name=cfg["lib_name"],
@@ -29,10 +31,11 @@ setup(
     package_data={"zeroinit": ["*.csv", "*.html"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={k: cfg[f"{k}_requirements"].split() for k in ("timm", "ray", "tensorboard", "explorer", "video", "notebooks", "dev")},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in EXTRAS},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
-        # papermill loads this group before it reads its arguments: see nbs/sweep/04_papermill_output.ipynb
+        # papermill loads this group before it reads its arguments:
+        # see nbs/sweep/04_papermill_output.ipynb
         "papermill.io": ["zeroinit+nothing=zeroinit.sweep.papermill_output:Nothing"],
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],
     },

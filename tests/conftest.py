@@ -10,13 +10,17 @@ import pytest
 
 TOP = Path(__file__).resolve().parent.parent
 
-# a shell that starts the tests in the background has Ctrl-C ignored, and every process under it inherits that
+# A shell that starts the tests in the background has Ctrl-C ignored, and every process below
+# inherits that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory):
-    """A copy of the working tree with one commit, so that `git diff` shows what a tool changed, and ours stays as it is."""
+    """A copy of the working tree with one commit.
+
+    `git diff` shows there what a tool changed, and the tree itself stays as it is.
+    """
     copy = tmp_path_factory.mktemp("tree") / "zeroinit"
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
@@ -52,6 +56,7 @@ def call(tree):
             capture_output=True,
             text=True,
             timeout=timeout,
+            check=False,
             **kw,
         )
         if check and done.returncode:
@@ -73,6 +78,5 @@ def pytest_terminal_summary(terminalreporter, config):
 def pytest_unconfigure(config):
     counts = getattr(config, "counts", None)
     if counts:
-        print(
-            f"{counts['passed']} passed, {counts['failed'] + counts['error']} failed, {counts['skipped']} skipped"
-        )
+        failed = counts["failed"] + counts["error"]
+        print(f"{counts['passed']} passed, {failed} failed, {counts['skipped']} skipped")

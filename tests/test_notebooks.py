@@ -1,4 +1,4 @@
-"""Every notebook runs, as nbdev runs it, and opens in Colab; the experiment and the benchmark notebook have tests of their own."""
+"""Every notebook runs, as nbdev runs it, and opens in Colab."""
 
 import json
 import os
@@ -22,23 +22,48 @@ def sources(name, kind):
     ]
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in NOTEBOOKS if n not in ("run_experiment.ipynb", "benchmark.ipynb")]
-)
-def test_notebook(name, call):
-    done = call(
-        "nbdev_test",
-        "--path",
-        f"nbs/{name}",
-        "--n_workers",
-        "0",
-        env={"OMP_NUM_THREADS": "1", "ZEROINIT_DATA": "/no-such-folder"},
-    )
-    assert "Success." in done.stdout
+PACKAGES = sorted({n.partition("/")[0] for n in NOTEBOOKS if n.rpartition("/")[2][0].isdigit()})
+# the experiment notebook and the benchmark have tests of their own: they train for long
+AT_THE_TOP = ("explore", "index", "lesson", "schemes")
+
+
+@pytest.fixture
+def nbdev_test(call):
+    """Run notebooks one after the other in one process, which imports torch only once."""
+
+    def run(path, glob="*.ipynb"):
+        arguments = ["--path", path, "--file_glob", glob, "--n_workers", "0", "--do_print"]
+        environment = {"OMP_NUM_THREADS": "1", "ZEROINIT_DATA": "/no-such-folder"}
+        done = call("nbdev_test", *arguments, env=environment, timeout=900)
+        assert "Success." in done.stdout
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_library_notebooks(package, nbdev_test):
+    """Every notebook of a package runs, as nbdev runs it."""
+    output = nbdev_test(f"nbs/{package}", "[0-9]*.ipynb")
+    notebooks = [n.rpartition("/")[2] for n in NOTEBOOKS if n.startswith(f"{package}/")]
+    assert [n for n in notebooks if n[0].isdigit() and n not in output] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("glob", ["nbs/figures/fig_*.ipynb", "nbs/stories/*.ipynb"])
+def test_figures_and_stories(glob, nbdev_test):
+    folder, _, names = glob.rpartition("/")
+    nbdev_test(folder, names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AT_THE_TOP)
+def test_notebook_at_the_top(name, nbdev_test):
+    nbdev_test(f"nbs/{name}.ipynb")
 
 
 def test_every_notebook_opens_in_colab():
-    """A badge that leads to the notebook itself, and the cell that installs, as its template has it."""
+    """Each has a badge that leads to it, and the cell that installs, as the template has it."""
     for name in NOTEBOOKS:
         cells = [c for c in sources(name, "code") if not c.startswith("#| default_exp")]
         assert cells[0] == COLAB_CELL, f"{name}: `make prepare` inserts the present Colab cell"
@@ -56,7 +81,7 @@ IN_COLAB = "import sys, types; sys.modules['google.colab'] = types.ModuleType('g
 
 @pytest.fixture
 def first_cell(tmp_path):
-    """Run Python in an empty folder where git and pip are stand-ins that write down what they are told."""
+    """Run Python in an empty folder where git and pip only write down their arguments."""
 
     def run(code, **stands_in):
         for name, text in (
@@ -72,6 +97,7 @@ def first_cell(tmp_path):
             env={**os.environ, "PATH": path},
             capture_output=True,
             text=True,
+            check=False,
         )
 
     return run
@@ -79,7 +105,7 @@ def first_cell(tmp_path):
 
 @pytest.mark.parametrize("colab", [True, False])
 def test_first_cell(tmp_path, first_cell, colab):
-    """In Colab it clones, installs and goes to the notebooks, once, and says so; elsewhere it does nothing."""
+    """In Colab it clones, installs and changes the folder, once; elsewhere it does nothing."""
     cell = sources("lesson.ipynb", "code")[0]
     done = first_cell(f"{IN_COLAB if colab else ''}{cell}\n{cell}\nprint(os.getcwd())")
     *before, where = done.stdout.splitlines()
@@ -97,7 +123,7 @@ def test_first_cell(tmp_path, first_cell, colab):
 
 
 def test_first_cell_stops_where_it_fails(tmp_path, first_cell):
-    """A clone or an install that fails is an error there, with its own words; the cell can be run again."""
+    """A clone or an install that fails ends the cell, which can be run again."""
     cell = sources("lesson.ipynb", "code")[0]
     done = first_cell(IN_COLAB + cell, git="echo no such host >&2; exit 128")
     assert (
