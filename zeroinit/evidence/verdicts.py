@@ -23,9 +23,9 @@ from zeroinit.evidence.statistics import (
     prediction,
     seeds_needed,
 )
-from ..experiments.records import records
-from ..experiments.frames import published, scores, to_frame, woken
 from ..experiments.config import config_hash, scheme_label
+from ..experiments.frames import published, scores, to_frame, woken
+from ..experiments.records import records
 from ..experiments.suites import SUITES, of_suite
 
 # %% ../../nbs/evidence/02_verdicts.ipynb #d1a00006
@@ -51,12 +51,12 @@ class Evidence:
                 self.orders.setdefault(config_hash(r["config"]), {})[r["seed"]] = in_order(r)
 
     def of(self, runs, protocol, what="scores"):  # value by seed; {}: nothing yet
-        e, seeds = runs.of(protocol) or (None, ())
+        e, seeds = runs.find(protocol) or (None, ())
         there = getattr(self, what).get(e.hash, {}) if e else {}
         return {s: there[s] for s in seeds if s in there}
 
     def missing(self, runs, protocol):  # how many runs there are not
-        e, seeds = runs.of(protocol) or (None, ())
+        e, seeds = runs.find(protocol) or (None, ())
         return sum(s not in self.scores.get(e.hash, {}) for s in seeds)
 
 # %% ../../nbs/evidence/02_verdicts.ipynb #d1a00012
@@ -81,7 +81,7 @@ def look(
 ) -> Outcome:  # without an answer, which depends on the other checks
     "Gather what there is."
     against = check.against
-    if any(isinstance(r, Runs) and r.of(protocol) is None for r in (check.ours, against)):
+    if any(isinstance(r, Runs) and r.find(protocol) is None for r in (check.ours, against)):
         return Outcome(check, answer="not asked")
     missing = evidence.missing(check.ours, protocol) + (
         evidence.missing(against, protocol) if isinstance(against, Runs) else 0
@@ -254,7 +254,7 @@ def headline(
 # %% ../../nbs/evidence/02_verdicts.ipynb #d1a00032
 def _size(runs):  # a `claims.Runs`
     "How much a reduced run is given."
-    e = runs.of("clean")[0]
+    e = runs.find("clean")[0]
     return f"{e.epochs} epochs" + (f" of {e.train_size} images" if e.train_size else "")
 
 
