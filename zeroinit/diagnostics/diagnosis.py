@@ -20,10 +20,10 @@ from torch import Tensor
 from ..basics.errors import Refused, pick
 from .probes import count_distinct, effective_rank
 from .trace import OPTIMIZERS, RATIO, Course, course, features_first
-from ..schemes.branches import meta_run, tensors
-from ..schemes.initialization import initialize, inner
+from ..schemes.branches import run_on_meta, float_tensors
+from ..schemes.initialization import initialize, unwrap
 from ..schemes.layers import EMBEDDINGS, LAYERS, NORMS, is_kind
-from ..schemes.sites import kind
+from ..schemes.sites import layer_kind
 
 # %% ../../nbs/diagnostics/02_diagnosis.ipynb #17a2fd16
 def _wake(grads):  # update, from 1, of the first gradient that is not exactly zero; None: never
@@ -53,7 +53,7 @@ class Cause:
         return (
             a.node_out is not None
             and b.node_in is not None
-            and self.graph.needs(b.node_in, a.node_out)
+            and self.graph.depends_on(b.node_in, a.node_out)
         )
 
     def stop(self, row):
@@ -127,7 +127,7 @@ def cancelled(
     return {
         r.name: pairs[r.name]
         for r in kept.rows
-        if r.name in pairs and kind(r.site) == LAYERS and gone(r.name)
+        if r.name in pairs and layer_kind(r.site) == LAYERS and gone(r.name)
     }
 
 # %% ../../nbs/diagnostics/02_diagnosis.ipynb #2e8939d2
@@ -241,7 +241,7 @@ def verdict(
     )
     if control is not None and (wrong := by_rounding(kept, control)):
         good += f", {len(wrong)} of {len(awake)} layers by rounding alone"
-    matrices = [r.name for r in kept.rows if kind(r.site) == LAYERS and wakes[r.name]]
+    matrices = [r.name for r in kept.rows if layer_kind(r.site) == LAYERS and wakes[r.name]]
     times = [wakes[n] for n in matrices]
     said = [f"{good}: {head}"]
     if (
@@ -280,7 +280,7 @@ def _remarks(kept, control, learn, wakes):
     same = [
         r.name
         for r in kept.rows
-        if kind(r.site) == LAYERS
+        if layer_kind(r.site) == LAYERS
         and wakes[r.name]
         and len(features_first(r, r.value("weight"))) > 1
         and _distinct(r) == 1
@@ -342,7 +342,7 @@ def _table(kept, control):
         k, unit, layer, w = (
             _wake(kept.grads[r.name]),
             kept.units.get(r.unit),
-            kind(r.site) == LAYERS,
+            layer_kind(r.site) == LAYERS,
             r.value("weight").detach(),
         )
         row = dict(
@@ -394,7 +394,7 @@ def _batch(model, batch, seed):
         return batch
     if batch is not None:
         return batch, None
-    like, g = meta_run(model)[2], torch.Generator().manual_seed(seed)
+    like, g = run_on_meta(model)[2], torch.Generator().manual_seed(seed)
     shape = (max(4, min(32, 400_000 // max(like[0].numel(), 1))), *like.shape[1:])
     p = next(model.parameters())
     if like.is_floating_point():
@@ -424,7 +424,7 @@ def _loss(x, y, loss, seed):
     def value(out):
         if loss is not None:
             return loss(out, y)
-        g, outs = torch.Generator().manual_seed(seed), tensors(out)
+        g, outs = torch.Generator().manual_seed(seed), float_tensors(out)
         if not outs:
             raise Refused(f"the model gives no tensor of numbers but {type(out).__name__}")
         if y is not None:
@@ -548,7 +548,7 @@ def diagnose(
     if not isinstance(steps, int) or steps < 1:
         raise Refused(f"steps must be a whole number from 1 on, not {steps!r}")
     with _SameRandomState(), torch.enable_grad():
-        start = _copy(inner(model))
+        start = _copy(unwrap(model))
         x, y = _batch(start, batch, seed)
         if loss is not None and y is None:
             raise Refused("loss= needs a target: give batch=(input, target)")

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..basics.errors import Refused
 from .probes import effective_rank
-from ..schemes.branches import Graph, tensors
+from ..schemes.branches import AutogradGraph, float_tensors
 from ..schemes.layers import EMBEDDINGS, LAYERS, NORMS, Projection, is_kind
-from ..schemes.sites import PROJECTIONS, kind, plain_name, sites
+from ..schemes.sites import PROJECTIONS, layer_kind, plain_name, find_sites
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #a467df8d
 @dataclass
@@ -49,7 +49,7 @@ def rows_of(
         [],
         set(),
     )
-    for s in sites(model):
+    for s in find_sites(model):
         held = {}
         for key in ("weight", "bias"):
             name, _, part = s.parameter(key).partition("[")
@@ -62,7 +62,7 @@ def rows_of(
                 if part and (i := PROJECTIONS.index(part[:-1])) + 1
                 else ...,
             )
-        if kind(s) is None:
+        if layer_kind(s) is None:
             held = {n: (p, ...) for n, p in s.layer.named_parameters(recurse=False)}
             held = dict(weight=next(iter(held.values()))) | held
         if "weight" not in held and "weight" in getattr(
@@ -173,7 +173,7 @@ class Watch:
         return None if inplace else (x, *inputs[1:])
 
     def leave(self, name, module, out):
-        unit, out = self.units.get(name), next(iter(tensors(out)), None)
+        unit, out = self.units.get(name), next(iter(float_tensors(out)), None)
         if unit is None or unit.node_out is not None or out is None:
             return
         unit.size_out, unit.node_out, self.made[id(out)] = (
@@ -225,7 +225,7 @@ class Course:
     alive: dict = field(default_factory=dict)  # name -> (out,) whether a neuron ever had a gradient
     losses: list = field(default_factory=list)
     units: dict = None  # of the last update
-    graph: Graph = None
+    graph: AutogradGraph = None
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #6a9b7ebb
 def features_first(
@@ -295,7 +295,7 @@ def course(
             value = loss(model.train()(x))
             if not value.requires_grad:
                 raise Refused("the output does not depend on any parameter")
-            kept.graph, kept.units = Graph([value]), watch.units
+            kept.graph, kept.units = AutogradGraph([value]), watch.units
             value.backward()
             _note(kept, rows)
             _still(kept, like)

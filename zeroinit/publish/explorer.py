@@ -18,15 +18,18 @@ import pandas as pd
 
 from ..basics.errors import Refused
 from ..basics.files import at_root, atomic
-from ..evidence.claims import DATA
+from ..evidence.claims import DATASET_TITLES
 from ..evidence.verdicts import effects, verdicts
 from ..experiments.protocols import WORK_OF
 from ..experiments.records import records
 from ..experiments.frames import published, summary, to_frame
 from ..experiments.config import DEFAULTS, config_hash
 from ..experiments.suites import SUITES
-from ..figures.forest import ANSWERS, rank_frame
-from ..figures.plots import _PALETTE, NAMES, bands, caption, color_of, line_of, wake_frame
+from ..figures.forest import ANSWERS
+from ..figures.curves import rank_frame
+from ..figures.style import PALETTE, SCHEME_LABELS, caption, scheme_color, key_and_label
+from ..figures.waking import wake_frame
+from ..figures.curves import mean_frame
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00008
 PICKS = ("work", "dataset", "model", "protocol", "images")
@@ -67,8 +70,8 @@ def _told_by(frame):  # of `to_frame`
     return one.assign(
         work=work,
         images=images,
-        dataset=one["dataset"].replace(DATA),
-        key=[line_of(m, s)[0] for m, s in zip(one["model"], one["scheme"], strict=False)],
+        dataset=one["dataset"].replace(DATASET_TITLES),
+        key=[key_and_label(m, s)[0] for m, s in zip(one["model"], one["scheme"], strict=False)],
     )
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00012
@@ -110,8 +113,8 @@ def _color(key):  # of a scheme
     "A figure's; a scale of the biases that no figure draws has its place on a colour map."
     if key in MORE:
         return MORE[key][1]
-    if key in NAMES or not _scale(key):
-        return color_of(key)
+    if key in SCHEME_LABELS or not _scale(key):
+        return scheme_color(key)
     from matplotlib import colormaps, colors
 
     return colors.to_hex(
@@ -133,7 +136,7 @@ def _worded(k, v):  # a setting and its value, in words; "": nothing to say
 def _named(key):  # of a scheme
     "Words for a scheme, on one line: a figure's, or the scheme's name and arguments in words."
     told = (
-        NAMES.get(key)
+        SCHEME_LABELS.get(key)
         or MORE.get(key, ("",))[0]
         or re.sub(
             r"[_(=)]+", " ", re.sub(r"^bias_normal\(std=(\S+)\)$", r"weights 0, biases × \1", key)
@@ -157,9 +160,9 @@ def experiments(
         planned=[len(seeds.get(h, ())) for h in one["hash"]],
     )
     places = dict(
-        dataset=[*DATA.values()],
+        dataset=[*DATASET_TITLES.values()],
         model=[*(m for m in WORK_OF if m != "logistic")],
-        key=[*NAMES, *MORE],
+        key=[*SCHEME_LABELS, *MORE],
     )
 
     def place(column):
@@ -243,8 +246,8 @@ def _published(held):  # of `experiments`
     "Published accuracies of the groups that follow the works' own procedure with all images."
     p = published().assign(
         work=lambda p: p["work"].map(WORKS_IN_WORDS),
-        dataset=lambda p: p["dataset"].replace(DATA),
-        key=lambda p: [line_of(m, s)[0] for m, s in zip(p["model"], p["scheme"], strict=False)],
+        dataset=lambda p: p["dataset"].replace(DATASET_TITLES),
+        key=lambda p: [key_and_label(m, s)[0] for m, s in zip(p["model"], p["scheme"], strict=False)],
     )
     p = p.assign(
         epoch=p["epochs"],
@@ -274,7 +277,7 @@ def curve_table(
     "Accuracy on the test images after each epoch, with its 95 % t interval over seeds; where seeds diverged; what was published."
     held, each, frame = experiments(found) if held is None else held, [], to_frame(found)
     for h, runs in frame.groupby("hash"):
-        b = bands(runs).reset_index()
+        b = mean_frame(runs).reset_index()
         b = b.iloc[np.unique(np.linspace(0, len(b) - 1, min(most, len(b))).round().astype(int))]
         each.append(
             b.assign(hash=h, kind="ours", low=b["mean"] - b["half"], high=b["mean"] + b["half"])
@@ -604,7 +607,7 @@ _ANSWER_WORDS = dict(open="neither", missing="runs missing")
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00043
 def _check_rows(table):  # of `verdicts.effects`
-    "Names for a reader, points of percent, and bands that end at the axis."
+    "Names for a reader, points of percent, and mean_frame that end at the axis."
     words = [
         f"{r.check}, against {r.than}"
         + (" (reduced)" if r.size == "reduced" else "")
@@ -670,7 +673,7 @@ def verdict_chart(
         alt.Tooltip("n:Q", title="seeds"),
     ]
     base = alt.Chart().encode(x=x, y=y, tooltip=tip)
-    band = base.mark_bar(color=_PALETTE[9], opacity=0.25, height=16).encode(
+    band = base.mark_bar(color=PALETTE[9], opacity=0.25, height=16).encode(
         x=alt.X("wanted_low:Q"), x2="wanted_high:Q"
     )
     bar = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", color=color)

@@ -50,7 +50,7 @@ class Job:
         ]
     )
     path = property(lambda self: self.paths[0])
-    alone = property(
+    run_lock = property(
         lambda self: [replace(self, seed=self.seed + k, seeds=1) for k in range(self.seeds)]
     )
     done = property(lambda self: all(map(is_done, self.paths)))
@@ -118,7 +118,9 @@ def work(
     job: Job,  # to do
 ) -> Outcome:
     "Do one run, here; what goes wrong comes back as an outcome, so that the other runs go on."
-    from zeroinit.experiments.runner import Busy, Stopped, alone, run
+    from zeroinit.experiments.runner import run
+    from zeroinit.experiments.context import Stopped
+    from zeroinit.experiments.locks import Busy, run_lock
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -136,7 +138,7 @@ def work(
         try:
             with ExitStack() as held:
                 for path in job.paths:
-                    held.enter_context(alone(beside(path, ".lock"), job.name, wait=False))
+                    held.enter_context(run_lock(beside(path, ".lock"), job.name, wait=False))
                 if not job.options.get("force") and job.done:
                     return told("there")
                 beside(job.path, ".ipynb").unlink(missing_ok=True)  # of another time
@@ -271,7 +273,7 @@ def nursery(
         [
             "zeroinit.experiments.runner",
             "zeroinit.training.stacked",
-            *["zeroinit.sweep.notebooks", "zeroinit.figures.plots"] * notebook,
+            *["zeroinit.sweep.notebooks", "zeroinit.figures.curves"] * notebook,
         ]
     )
     with unheard():
