@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['xavier_uniform', 'xavier_normal', 'kaiming_uniform', 'kaiming_normal', 'lecun_normal', 'truncated_normal',
            'orthogonal', 'delta_orthogonal', 'zero_hadamard', 'idinit', 'constnet', 'zero_gamma', 'rezero', 'skipinit',
-           'fixup', 'mup_readout', 'adaln_zero', 'zero_conv', 'lora', 'layerscale', 'mimetic', 'unit_variance', 'lsuv']
+           'fixup', 'mup_readout', 'adaln_zero', 'zero_conv', 'lora', 'layerscale', 'mimetic',
+           'scale_to_unit_variance_', 'lsuv']
 
 # %% ../../nbs/schemes/06_literature.ipynb #3989a11c
 import math
@@ -15,25 +16,33 @@ import torch
 import torch.nn as nn
 
 from ..basics.errors import Refused, pick
-from .branches import tensors
+from .branches import float_tensors
 from zeroinit.schemes.fills import (
     ZERO,
     Change,
     Fills,
     Rule,
     Untreatable,
-    centre,
+    center_tap,
+    check_finite,
     constant,
-    numbers,
     padded_identity,
     scheme,
     torch_rule,
-    zero_matrix,
+    zero_hadamard_matrix,
 )
-from .hooks import add_scalar, scale_output
-from .layers import EMBEDDINGS, LAYERS, NORMS, Free, Projection, fan_in, is_kind
-from .sites import CHANGES
-from .zero import filled
+from .hooks import add_scalar_bias_, scale_output_
+from zeroinit.schemes.layers import (
+    EMBEDDINGS,
+    LAYERS,
+    NORMS,
+    FreeParameter,
+    Projection,
+    fan_in,
+    is_kind,
+)
+from .sites import SCALAR_BIASES
+from .zero import rules_for
 
 # %% ../../nbs/schemes/06_literature.ipynb #4f76aaa3
 _ALSO = dict(on=LAYERS, also=EMBEDDINGS, split=True)
@@ -45,8 +54,8 @@ def xavier_uniform(
     gain: float = 1.0,  # factor on the standard deviation
 ) -> Fills:
     "Uniform with variance gain² * 2/(fan_in + fan_out), biases 0."
-    numbers(gain=gain)
-    return filled(
+    check_finite(gain=gain)
+    return rules_for(
         layer, torch_rule(f"Xavier uniform, gain {gain:.4g}", nn.init.xavier_uniform_, gain=gain)
     )
 
@@ -57,8 +66,8 @@ def xavier_normal(
     gain: float = 1.0,  # factor on the standard deviation
 ) -> Fills:
     "Normal with variance gain² * 2/(fan_in + fan_out), biases 0."
-    numbers(gain=gain)
-    return filled(
+    check_finite(gain=gain)
+    return rules_for(
         layer, torch_rule(f"Xavier normal, gain {gain:.4g}", nn.init.xavier_normal_, gain=gain)
     )
 
@@ -66,7 +75,7 @@ def xavier_normal(
 def _kaiming(layer, init, name, mode, nonlinearity):
     pick(mode, ("fan_in", "fan_out"), "mode")
     pick(nonlinearity, ("linear", "relu", "tanh", "sigmoid", "selu", "leaky_relu"), "nonlinearity")
-    return filled(
+    return rules_for(
         layer,
         torch_rule(
             f"Kaiming {name}, {mode}, {nonlinearity}", init, mode=mode, nonlinearity=nonlinearity
@@ -99,13 +108,15 @@ def lecun_normal(
     layer: nn.Module,  # to give rules for
 ) -> Fills:
     "Normal with variance 1/fan_in, biases 0."
-    return filled(layer, torch_rule("LeCun normal", nn.init.kaiming_normal_, nonlinearity="linear"))
+    return rules_for(
+        layer, torch_rule("LeCun normal", nn.init.kaiming_normal_, nonlinearity="linear")
+    )
 
 # %% ../../nbs/schemes/06_literature.ipynb #0d58ced0
 @scheme(
     on=LAYERS + EMBEDDINGS,
     maybe=("token", "position"),
-    also=(Free,),
+    also=(FreeParameter,),
     source="BERT, Devlin et al. (2019); ViT, Dosovitskiy et al. (2021)",
     compare=True,
 )
@@ -115,10 +126,10 @@ def truncated_normal(
 ) -> Fills:
     """Normal, cut at two standard deviations, biases 0; embeddings, class tokens and position embeddings too, in models that
     have them. Raise `Refused` for a negative std."""
-    numbers(std=std)
+    check_finite(std=std)
     if std < 0:
         raise Refused(f"std must be 0 or more, not {std}")
-    return filled(
+    return rules_for(
         layer,
         torch_rule(
             f"N(0, {std:.4g}²), cut at 2 std", nn.init.trunc_normal_, std=std, a=-2 * std, b=2 * std
@@ -132,8 +143,10 @@ def orthogonal(
     gain: float = 1.0,  # factor on the orthonormal matrix
 ) -> Fills:
     "The weight as a matrix (out, all else) has orthonormal rows or columns, times gain; biases 0."
-    numbers(gain=gain)
-    return filled(layer, torch_rule(f"orthogonal, gain {gain:.4g}", nn.init.orthogonal_, gain=gain))
+    check_finite(gain=gain)
+    return rules_for(
+        layer, torch_rule(f"orthogonal, gain {gain:.4g}", nn.init.orthogonal_, gain=gain)
+    )
 
 # %% ../../nbs/schemes/06_literature.ipynb #1d50fe8e
 @scheme(on=LAYERS, split=True, source="Xiao et al. (2018)", compare=True)
@@ -142,12 +155,12 @@ def delta_orthogonal(
     gain: float = 1.0,  # factor on the orthogonal matrix
 ) -> Fills:
     "Convolutions: an orthogonal matrix at the centre tap, 0 elsewhere. Linear layers orthogonal, biases 0."
-    numbers(gain=gain)
+    check_finite(gain=gain)
 
     def matrix(m, n, g):
         return nn.init.orthogonal_(torch.empty(m, n), gain, generator=g)
 
-    return filled(layer, centre(layer, f"delta-orthogonal, gain {gain:.4g}", matrix))
+    return rules_for(layer, center_tap(layer, f"delta-orthogonal, gain {gain:.4g}", matrix))
 
 # %% ../../nbs/schemes/06_literature.ipynb #179ce8e8
 def _closed(site):
@@ -161,8 +174,11 @@ def zero_hadamard(
 ) -> Fills:
     """Identities: partial where a layer narrows, with a Hadamard matrix where it widens. Last layer of a residual branch 0,
     biases 0."""
-    return filled(
-        layer, ZERO if _closed(site) else centre(layer, "ZerO", lambda m, n, g: zero_matrix(m, n))
+    return rules_for(
+        layer,
+        ZERO
+        if _closed(site)
+        else center_tap(layer, "ZerO", lambda m, n, g: zero_hadamard_matrix(m, n)),
     )
 
 # %% ../../nbs/schemes/06_literature.ipynb #179ce8e9
@@ -176,11 +192,11 @@ def idinit(
 ) -> Fills:
     """Identities at the centre tap, repeated where a layer widens or narrows. Last layer of a residual branch times `last`,
     biases 0."""
-    numbers(last=last)
+    check_finite(last=last)
     size = last if _closed(site) else 1.0
-    return filled(
+    return rules_for(
         layer,
-        centre(
+        center_tap(
             layer, f"padded identity × {size:.4g}", lambda m, n, g: size * padded_identity(m, n)
         ),
     )
@@ -194,9 +210,9 @@ def constnet(
 ) -> Fills:
     """Every weight gain/fan_in, so that each neuron averages its inputs. Last layer of the model and of a residual branch 0,
     biases 0."""
-    numbers(gain=gain)
+    check_finite(gain=gain)
     closed = _closed(site) or site is not None and "head" in site.roles
-    return filled(layer, ZERO if closed else constant(gain / max(fan_in(layer), 1)))
+    return rules_for(layer, ZERO if closed else constant(gain / max(fan_in(layer), 1)))
 
 # %% ../../nbs/schemes/06_literature.ipynb #1f25c61e
 @scheme(on=("branch_norm",), source="Goyal et al. (2017)", compare=True)
@@ -229,16 +245,17 @@ def skipinit(
 ) -> Fills:
     """Weights Kaiming normal, biases 0. A learned scalar, initially `alpha`, on every residual branch, whose last norm is
     (1, 0)."""
-    rules = filled(layer, constant(1.0)) if is_kind(layer, NORMS) else kaiming_normal(layer)
+    rules = rules_for(layer, constant(1.0)) if is_kind(layer, NORMS) else kaiming_normal(layer)
     return rules | (
         dict(alpha=_scalar(alpha)) if site is not None and "branch_end" in site.roles else {}
     )
 
 
 def _scalar(alpha):
-    numbers(alpha=alpha)
+    check_finite(alpha=alpha)
     return Change(
-        f"output × a scalar that learns, now {alpha:.4g}", partial(scale_output, alpha=float(alpha))
+        f"output × a scalar that learns, now {alpha:.4g}",
+        partial(scale_output_, alpha=float(alpha)),
     )
 
 # %% ../../nbs/schemes/06_literature.ipynb #3113db36
@@ -262,13 +279,15 @@ def fixup(
             size
         )
 
-    rules = filled(layer, ZERO if closed else Rule(f"Kaiming normal, fan_out × {size:.4g}", fill))
+    rules = rules_for(
+        layer, ZERO if closed else Rule(f"Kaiming normal, fan_out × {size:.4g}", fill)
+    )
     if not inner or isinstance(
         layer, (Projection, nn.modules.linear.NonDynamicallyQuantizableLinear)
     ):
         return rules  # called by no one
-    for k in CHANGES:
-        rules[k] = Change("scalar that learns, now 0", partial(add_scalar, key=k))
+    for k in SCALAR_BIASES:
+        rules[k] = Change("scalar that learns, now 0", partial(add_scalar_bias_, key=k))
     return rules | (dict(alpha=_scalar(1.0)) if _closed(site) else {})
 
 # %% ../../nbs/schemes/06_literature.ipynb #d65f4a06
@@ -277,7 +296,7 @@ def mup_readout(
     layer: nn.Module,  # to give rules for
 ) -> Fills:
     "Weight and bias of the last layer 0. Nothing else."
-    return filled(layer, ZERO)
+    return rules_for(layer, ZERO)
 
 # %% ../../nbs/schemes/06_literature.ipynb #d65f4a07
 @scheme(on=("modulation",), source="adaLN-Zero, Peebles & Xie (2023)", compare=True)
@@ -285,7 +304,7 @@ def adaln_zero(
     layer: nn.Module,  # to give rules for
 ) -> Fills:
     "The layer that makes shifts, scales and gates of an adaptive norm: weight and bias 0. Nothing else."
-    return filled(layer, ZERO)
+    return rules_for(layer, ZERO)
 
 # %% ../../nbs/schemes/06_literature.ipynb #d65f4a08
 @scheme(on=("zero_conv",), source="ControlNet, Zhang et al. (2023)", compare=True)
@@ -293,17 +312,22 @@ def zero_conv(
     layer: nn.Module,  # to give rules for
 ) -> Fills:
     "Weight and bias of zero convolutions 0. Nothing else."
-    return filled(layer, ZERO)
+    return rules_for(layer, ZERO)
 
 # %% ../../nbs/schemes/06_literature.ipynb #6346c86e
-@scheme(on=("lora_down", "lora_up"), also=(Free,), source="LoRA, Hu et al. (2022)", compare=True)
+@scheme(
+    on=("lora_down", "lora_up"),
+    also=(FreeParameter,),
+    source="LoRA, Hu et al. (2022)",
+    compare=True,
+)
 def lora(
     layer: nn.Module,  # to give rules for
     site: object = None,  # the layer's `Site`: its roles, branch and attention; None: not known
 ) -> Fills:
     "The down matrix U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the up matrix 0. Nothing else."
     up = site is None or "lora_up" in site.roles
-    return filled(
+    return rules_for(
         layer,
         ZERO
         if up
@@ -384,11 +408,11 @@ def mimetic(
     def fill(t, g):
         return t.copy_(_mimetic(group, g, a_qk, b_qk, a_vo, b_vo)[role])
 
-    return filled(layer, Rule(f"mimetic {role}", fill, stream=group.name))
+    return rules_for(layer, Rule(f"mimetic {role}", fill, stream=group.name))
 
 # %% ../../nbs/schemes/06_literature.ipynb #e3306774
 @torch.no_grad()
-def unit_variance(
+def scale_to_unit_variance_(
     model: nn.Module,  # edited in place
     sites: list,  # of the layers to scale, biases 0
     batch: torch.Tensor,  # an input of the model
@@ -409,7 +433,7 @@ def unit_variance(
         site = waiting.pop(id(layer), None)
         if site is None:
             return  # shared, and already scaled
-        std = tensors(out)[0].float().std().item()
+        std = float_tensors(out)[0].float().std().item()
         if not 0 < std < float("inf"):
             left[site.name] = f"its output on the batch has standard deviation {std:.3g}"
             return
@@ -431,7 +455,9 @@ def unit_variance(
     return left | {s.name: "the batch does not reach it" for s in waiting.values()}
 
 # %% ../../nbs/schemes/06_literature.ipynb #177f5968
-@scheme(on=LAYERS, finish=unit_variance, source="LSUV, Mishkin & Matas (2016)", compare=True)
+@scheme(
+    on=LAYERS, finish=scale_to_unit_variance_, source="LSUV, Mishkin & Matas (2016)", compare=True
+)
 def lsuv(
     layer: nn.Module,  # to give rules for
 ) -> Fills:
@@ -441,6 +467,6 @@ def lsuv(
         raise Untreatable(
             "torch's MultiheadAttention uses its weights without calling a layer, so its output cannot be seen"
         )
-    return filled(
+    return rules_for(
         layer, torch_rule("orthogonal, then output variance 1 on the batch", nn.init.orthogonal_)
     )
