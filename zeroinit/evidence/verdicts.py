@@ -16,11 +16,11 @@ import numpy as np
 from .claims import CLAIMS, Claim, Runs
 from zeroinit.evidence.statistics import (
     Effect,
-    effect,
-    holm,
-    moments,
+    estimate_effect,
+    estimate_mean,
+    holm_reject,
     p_values,
-    prediction,
+    prediction_interval,
     seeds_needed,
 )
 from ..experiments.config import config_hash, scheme_label
@@ -105,7 +105,7 @@ def look(
         sample = ([*ours.values()], [*theirs.values()])
     return Outcome(
         check,
-        effect(ours, theirs, check.low, check.high),
+        estimate_effect(ours, theirs, check.low, check.high),
         tuple(map(np.array, sample)),
         missing=missing,
     )
@@ -116,7 +116,7 @@ def answers(
     p_no,  # (..., m), of a family
 ) -> np.ndarray:  # (..., m): 1 yes, -1 no, 0 open
     "Holm's correction on the yes and on the no."
-    return holm(p_yes)[0].astype(int) - holm(p_no)[0].astype(int)
+    return holm_reject(p_yes)[0].astype(int) - holm_reject(p_no)[0].astype(int)
 
 # %% ../../nbs/evidence/02_verdicts.ipynb #d1a00018
 def decide(
@@ -129,7 +129,7 @@ def decide(
         for p in ("p_yes", "p_no")
     )
     for o, a, at in zip(
-        asked, answers(yes, no), np.minimum(holm(yes)[1], holm(no)[1]), strict=False
+        asked, answers(yes, no), np.minimum(holm_reject(yes)[1], holm_reject(no)[1]), strict=False
     ):
         o.level = float(at)
         if o.effect and not o.missing:
@@ -354,7 +354,9 @@ def _drawn(outcome, index):  # an Outcome; index(n): (draws, n) places of seeds
     if outcome.effect is None or outcome.missing:
         return np.ones(len(index(2))), np.ones(len(index(2)))
     return p_values(
-        *moments(*[x[index(len(x))] for x in outcome.sample]), outcome.check.low, outcome.check.high
+        *estimate_mean(*[x[index(len(x))] for x in outcome.sample]),
+        outcome.check.low,
+        outcome.check.high,
     )
 
 
@@ -505,7 +507,9 @@ def agreement(
         )
         runs = _of_published(kept, row)
         ours = list(scores(runs, metric).score) if len(runs) else []
-        low, high = prediction(ours, _spread(row), row.runs) if len(ours) > 1 else (np.nan, np.nan)
+        low, high = (
+            prediction_interval(ours, _spread(row), row.runs) if len(ours) > 1 else (np.nan, np.nan)
+        )
         rows.append(
             dict(
                 work=row.work,
