@@ -54,7 +54,7 @@ IMPORTS = {
     "diagnose": [("zeroinit", "diagnose"), ("zeroinit.doctor", "diagnose")],
     "load": [("zeroinit.data.datasets", "load"), ("zeroinit.data", "load")],
     "ROWS": [("zeroinit.experiments.protocols", "ROWS"), ("zeroinit.protocols", "ROWS")],
-    "filled": [("zeroinit.experiments.protocols", "filled"), ("zeroinit.protocols", "filled")],
+    "fill_in": [("zeroinit.experiments.protocols", "fill_in"), ("zeroinit.protocols", "filled")],
     "resolve": [("zeroinit.experiments.resolve", "resolve"), ("zeroinit.requests", "resolve")],
     "request": [
         ("zeroinit.experiments.runner", "request"),
@@ -63,8 +63,8 @@ IMPORTS = {
     ],
     "run": [("zeroinit.experiments.runner", "run"), ("zeroinit.experiments", "run")],
     "Stopped": [
+        ("zeroinit.experiments.context", "Stopped"),
         ("zeroinit.experiments.runner", "Stopped"),
-        ("zeroinit.experiments.locks", "Stopped"),
         ("zeroinit.experiments", "Stopped"),
     ],
     "config_hash": [
@@ -100,15 +100,20 @@ IMPORTS = {
     "effects": [("zeroinit.evidence.verdicts", "effects"), ("zeroinit.verdicts", "effects")],
     "verdicts": [("zeroinit.evidence.verdicts", "verdicts"), ("zeroinit.verdicts", "verdicts")],
     "agreement": [("zeroinit.evidence.verdicts", "agreement"), ("zeroinit.verdicts", "agreement")],
-    "spoken": [("zeroinit.evidence.verdicts", "spoken"), ("zeroinit.verdicts", "spoken")],
+    "spoken": [
+        ("zeroinit.evidence.verdicts", "verdict_lines"),
+        ("zeroinit.evidence.verdicts", "spoken"),
+        ("zeroinit.verdicts", "spoken"),
+    ],
     "report_table": [("zeroinit.publish.report", "table"), ("zeroinit.report", "table")],
     "parser": [("zeroinit.publish.cli", "parser"), ("zeroinit.command", "parser")],
     "main": [("zeroinit.publish.cli", "main"), ("zeroinit.command", "main")],
-    # an Event that ends a run after its epoch; where there is none, `interrupted` looks for
-    # a parameter of `run` whose name contains "stop"
+    # what ends a run after its epoch: the Event `stop` of a RunContext that `run` is given, or, in
+    # an old checkout, the module's own Event
+    "RunContext": [("zeroinit.experiments.context", "RunContext")],
     "stop": [("zeroinit.experiments.runner", "stop"), ("zeroinit.experiments", "stop")],
 }
-OPTIONAL = {"stop"}
+OPTIONAL = {"RunContext", "stop"}
 
 # columns of the tables that hold sentences; all others are values
 SENTENCES = {"statement", "source", "so_far", "published_words", "sentence", "check", "than"}
@@ -507,27 +512,24 @@ def short_run(name):
 
 def interrupted(experiment, **options):
     """Run, and stop after the first epoch; False, with a line, where nothing can stop a run."""
-    from threading import Event
-
-    run, asked = use("run"), Event()
-    asked.set()
-    named = [p for p in inspect.signature(run).parameters if "stop" in p]
-    event = None if "stop" in missing_names() else use("stop")
-    if named:
-        options[named[0]] = asked
-    elif hasattr(event, "set") and hasattr(event, "clear"):
-        event.set()
+    run, missing = use("run"), missing_names()
+    if "RunContext" not in missing:
+        context = use("RunContext")()
+        event = context.stop
+        options["context"] = context
+    elif "stop" not in missing:
+        event = use("stop")
     else:
-        print("freeze: the resumed run is left out: there is no event `stop` that ends a run")
+        print("freeze: the resumed run is left out: there is nothing that ends a run")
         return False
+    event.set()
     try:
         run(experiment, **options)
         raise RuntimeError("a run that was asked to stop did not")
     except use("Stopped"):
         return True
     finally:
-        if not named:
-            event.clear()
+        event.clear()
 
 
 def resumed_run(name):
@@ -557,7 +559,7 @@ def protocol_rows():
                 for init in ("default", "zero"):
                     settings = dict(model=model, dataset=dataset, protocol=protocol, init=init)
                     name = f"protocols/{work}/{model}/{dataset}/{protocol}/{init}/values"
-                    hashes[name] = digest(asdict(use("filled")(**settings)))
+                    hashes[name] = digest(asdict(use("fill_in")(**settings)))
     return hashes
 
 

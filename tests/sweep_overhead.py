@@ -21,16 +21,16 @@ BARE = """
 import sys, torch
 torch.set_num_threads(1)
 from zeroinit.experiments.runner import run
-from zeroinit.experiments.protocols import filled
-for seed in range(int(sys.argv[1]), {runs}, 2): run(filled(**{settings}), seed, results_root={root!r}, device="cpu", quiet=True)
+from zeroinit.experiments.protocols import fill_in
+for seed in range(int(sys.argv[1]), {runs}, 2): run(fill_in(**{settings}), seed, results_root={root!r}, device="cpu", quiet=True)
 """
 
 SWEEP = """
 import sys
-from zeroinit.experiments.protocols import filled
+from zeroinit.experiments.protocols import fill_in
 from zeroinit.experiments.suites import SUITES
 from zeroinit.sweep.driver import run_suite
-SUITES["second"] = lambda: [(filled(**{settings}), range({runs}))]
+SUITES["second"] = lambda: [(fill_in(**{settings}), range({runs}))]
 if __name__ == "__main__": sys.exit(run_suite("second", jobs=2, results_root={root!r}, device="cpu", notebook={notebook}))
 """
 

@@ -7,14 +7,14 @@ import sys
 MAKE = """
 import sys
 from dataclasses import asdict
-from zeroinit.experiments.protocols import filled
+from zeroinit.experiments.protocols import fill_in
 from zeroinit.experiments.records import environment, results_path, write_record
 import zeroinit.basics.files
 zeroinit.basics.files.os.fsync = lambda fd: None # ten thousand of them are the disk's affair
 root, env = sys.argv[1], environment("cpu")
 gradients = {f"fc{i}": [[.1*k for k in range(8)] for _ in range(10)] for i in range(3)}
 for i in range(10_000):
-    e = filled(dataset="digits", epochs=10, init_args=dict(std=1. + i))
+    e = fill_in(dataset="digits", epochs=10, init_args=dict(std=1. + i))
     rows = [dict(epoch=k, train_loss=.5, train_acc=.5, val_loss=.5, val_acc=.5, test_loss=.5, test_acc=.5, seconds=.1) for k in range(1, 11)]
     write_record(results_path(root, e, 0), dict(config=asdict(e), seed=0, status="done", history=rows, probes=dict(gradients=gradients), env=env, cost=dict(images_per_s=1e4, memory_gib=0.5), wall_s=1.))
 """
@@ -22,9 +22,9 @@ for i in range(10_000):
 PLAN = """
 import sys
 from zeroinit.publish.cli import main
-from zeroinit.experiments.protocols import filled
+from zeroinit.experiments.protocols import fill_in
 from zeroinit.experiments.suites import SUITES
-def many(): return [(filled(dataset="digits", epochs=10, init_args=dict(std=1. + i)), range(1)) for i in range(10_000)]
+def many(): return [(fill_in(dataset="digits", epochs=10, init_args=dict(std=1. + i)), range(1)) for i in range(10_000)]
 SUITES["many"] = many
 main(["plan", "many", "--results-root", sys.argv[1]])
 """

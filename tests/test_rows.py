@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from zeroinit.experiments.protocols import PROTOCOLS, ROWS
+from zeroinit.experiments.protocols import ROWS
+from zeroinit.experiments.config import PROTOCOLS
 
 SIZES = {
     "mnist": (28, 28),

@@ -2,7 +2,7 @@
 
 import sys
 
-from zeroinit.experiments.protocols import filled
+from zeroinit.experiments.protocols import fill_in
 from zeroinit.experiments.suites import SUITES
 from zeroinit.publish.cli import main
 
@@ -10,7 +10,7 @@ from zeroinit.publish.cli import main
 def tiny():
     "Six runs of the digits, a second each."
     return [
-        (filled(dataset="digits", init=init, epochs=40, probe_steps=2), range(3))
+        (fill_in(dataset="digits", init=init, epochs=40, probe_steps=2), range(3))
         for init in ("bias_normal", "zero")
     ]
 
@@ -19,7 +19,7 @@ def grown():
     "Two runs on what $ZEROINIT_DATA calls MNIST."
     return [
         (
-            filled(
+            fill_in(
                 dataset="mnist", init=init, epochs=100, train_size=400, batch_size=40, probe_steps=2
             ),
             range(1),

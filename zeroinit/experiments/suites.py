@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from ..basics.errors import pick
 from .config import config_hash
-from .protocols import PROTOCOLS, filled
+from .protocols import fill_in
+from .config import PROTOCOLS
 
 # %% ../../nbs/experiments/05_suites.ipynb #255b755d
 SUITES = {}
@@ -35,7 +36,7 @@ def suite(
 # %% ../../nbs/experiments/05_suites.ipynb #8295e8fd
 def _grid(seeds, rows, **common):  # how many seeds from 0 on, or a range of them
     return [
-        (filled(**{**common, **r}), seeds if isinstance(seeds, range) else range(seeds))
+        (fill_in(**{**common, **r}), seeds if isinstance(seeds, range) else range(seeds))
         for r in rows
     ]
 
