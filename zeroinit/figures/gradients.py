@@ -9,196 +9,189 @@ __all__ = ['gradient_frame', 'gradient_boxes', 'wave']
 import numpy as np
 import pandas as pd
 
-from ..basics.errors import Refused
 from ..diagnostics.layer_map import draw_heatmap
 from ..experiments.config import scheme_label
 from ..experiments.frames import to_frame
 from zeroinit.figures.style import (
     DATASET_LABELS,
     MODEL_LABELS,
-    SCHEME_LABELS,
     NothingToDraw,
     caption,
     check_one_experiment,
     panels,
+    scheme_title,
     sign_figure,
     title_figure,
 )
 
 # %% ../../nbs/figures/03_gradients.ipynb #8355c359
 def gradient_frame(
-    records,  # of `results.records`
-):  # pandas frame: scheme, layer, depth (0: input), update, and the mean over seeds of each statistic
-    "The gradients probe of many runs as one tidy frame. Raise `NothingToDraw` if none has it."
-    from zeroinit.diagnostics.probes import STATISTICS
+    records,  # of `zeroinit.experiments.records`
+):  # pandas frame
+    """Collect the gradients probe of many runs in one tidy frame, averaged over seeds.
 
+    Returns a frame with a row for each scheme, layer and update: `scheme`, `depth` (0: next to the
+    input), `layer`, `update`, and the statistics of the probe. Raise `NothingToDraw` if no record
+    has the probe, and `Refused` if a scheme's runs differ in more than their seed.
+    """
+    from zeroinit.diagnostics.probes import STATISTICS  # here, as it imports torch
+
+    if records:
+        for scheme, group in to_frame(records).groupby("scheme"):
+            check_one_experiment(group, scheme)
     rows = []
-    for scheme, group in to_frame(records).groupby("scheme") if records else ():
-        check_one_experiment(group, scheme)
-    for r in records:
-        scheme = scheme_label(r["config"]["init"], r["config"]["init_args"])
-        for depth, (layer, updates) in enumerate(r["probes"]["gradients"]["weights"].items()):
-            rows += [
-                dict(
-                    zip(STATISTICS, row, strict=False),
-                    scheme=scheme,
-                    depth=depth,
-                    layer=layer,
-                    update=k,
-                )
-                for k, row in enumerate(updates, 1)
-            ]
+    for record in records:
+        scheme = scheme_label(record["config"]["init"], record["config"]["init_args"])
+        layers = record["probes"]["gradients"]["weights"]
+        for depth, (layer, updates) in enumerate(layers.items()):
+            place = dict(scheme=scheme, depth=depth, layer=layer)
+            for update, values in enumerate(updates, 1):
+                statistics = dict(zip(STATISTICS, values, strict=False))
+                rows.append(dict(place, update=update, **statistics))
     if not rows:
         raise NothingToDraw(
-            "there are no records with gradients for this figure; `zeroinit run schicho-gradients` makes them"
+            "there are no records with gradients for this figure; "
+            "`zeroinit run schicho-gradients` makes them"
         )
-    return (
-        pd.DataFrame(rows)
-        .groupby(["scheme", "depth", "layer", "update"], as_index=False)[list(STATISTICS)]
-        .mean()
-    )
+    keys = ["scheme", "depth", "layer", "update"]
+    return pd.DataFrame(rows).groupby(keys, as_index=False)[list(STATISTICS)].mean()
+
+# %% ../../nbs/figures/03_gradients.ipynb #fb0dde58
+def _present_and_missing(gradients, schemes):
+    "Split the schemes into those that a gradient frame has and those that it lacks."
+    in_frame = set(gradients["scheme"])
+    present = [scheme for scheme in schemes if scheme in in_frame]
+    missing = [scheme for scheme in schemes if scheme not in in_frame]
+    if not present:
+        raise NothingToDraw(f"there are no gradients of {' or '.join(schemes)} in these records")
+    return present, missing
 
 
-def _about_gradients(records, covers, missing=()):
+def _label_figure(fig, title, records, remark, missing):
+    "Write title and caption: model and data set, the protocol, and how to read the figure."
+    config = records[0]["config"]
+    model = MODEL_LABELS.get(config["model"], config["model"])
+    dataset = DATASET_LABELS.get(config["dataset"], config["dataset"])
+    title_figure(fig, title, f"{model}, {dataset}")
     frame = to_frame(records)
-    first = frame.iloc[0]
-    summed = "; loss summed over the batch" if (frame.reduction == "sum").all() else ""
-    how = f"{first.protocol} protocol" + (
-        " (as in the author's code)" if first.protocol == "published" else ""
-    )
-    return caption(frame, f"{how}; {covers}{summed}", missing)
-
-
-def _entitle(fig, title, records):
-    "A title that says on what model and data."
-    c = records[0]["config"]
-    title_figure(
-        fig,
-        title,
-        f"{MODEL_LABELS.get(c['model'], c['model'])}, {DATASET_LABELS.get(c['dataset'], c['dataset'])}",
-    )
+    protocol = f"{frame['protocol'].iloc[0]} protocol"
+    if frame["protocol"].iloc[0] == "published":
+        protocol += " (as in the author's code)"
+    parts = [protocol, remark]
+    if (frame["reduction"] == "sum").all():
+        parts.append("loss summed over the batch")
+    sign_figure(fig, caption(frame, "; ".join(parts), missing))
 
 # %% ../../nbs/figures/03_gradients.ipynb #370276b0
-def _boxes(ax, g, updates):
-    "Boxes of one scheme: a group for each update, a colour for each layer, input to output."
-    layers = g.sort_values("depth").layer.unique()
-    import seaborn as sns
+_THIN = dict(lw=0.6)
 
-    colors, step = sns.color_palette("viridis", len(layers)), 0.8 / len(layers)
+
+def _draw_boxes(ax, gradients, updates):
+    "Draw one scheme: a group of boxes for each update, a colour for each layer, input to output."
+    import seaborn as sns  # here, as its import takes a second
+
+    layers = gradients.sort_values("depth")["layer"].unique()
+    colors = sns.color_palette("viridis", len(layers))
+    step = 0.8 / len(layers)  # from one box of a group to the next
     for i, layer in enumerate(layers):
-        rows = g[(g.layer == layer) & (g["update"] <= updates)]
-        stats = [
-            dict(med=r.q50, q1=r.q25, q3=r.q75, whislo=r.q05, whishi=r.q95, fliers=[])
-            for r in rows.itertuples()
+        rows = gradients[(gradients["layer"] == layer) & (gradients["update"] <= updates)]
+        shift = (i - (len(layers) - 1) / 2) * step
+        boxes = [
+            dict(med=row.q50, q1=row.q25, q3=row.q75, whislo=row.q05, whishi=row.q95, fliers=[])
+            for row in rows.itertuples()
         ]
-        thin = dict(lw=0.6)
         ax.bxp(
-            stats,
-            positions=rows["update"] + (i - (len(layers) - 1) / 2) * step,
+            boxes,
+            positions=rows["update"] + shift,
             widths=step * 0.85,
             showfliers=False,
             patch_artist=True,
             manage_ticks=False,
-            boxprops=dict(facecolor=colors[i], **thin),
+            boxprops=dict(facecolor=colors[i], **_THIN),
             medianprops=dict(color="black", lw=0.8),
-            whiskerprops=thin,
-            capprops=thin,
+            whiskerprops=_THIN,
+            capprops=_THIN,
         )
-        ax.plot(
-            [],
-            [],
-            "s",
-            color=colors[i],
-            label=layer + " (input)" * (i == 0) + " (output)" * (i == len(layers) - 1),
-        )
-        none = rows[(rows["min"] == 0) & (rows["max"] == 0)]
-        ax.plot(
-            none["update"] + (i - (len(layers) - 1) / 2) * step,
-            0 * none["update"],
-            "x",
-            color="black",
-            ms=5,
-            mew=1.2,
-            zorder=5,
-        )
+        label = layer
+        if i == 0:
+            label += " (input)"
+        if i == len(layers) - 1:
+            label += " (output)"
+        ax.plot([], [], "s", color=colors[i], label=label)
+        # a cross where the gradient is exactly zero
+        zero = rows[(rows["min"] == 0) & (rows["max"] == 0)]["update"]
+        ax.plot(zero + shift, 0 * zero, "x", color="black", ms=5, mew=1.2, zorder=5)
     ax.plot([], [], "x", color="black", ms=5, mew=1.2, label="exactly zero")
     ax.set(xticks=range(1, updates + 1), xlim=(0.5, updates + 0.5), xlabel="update")
 
-# %% ../../nbs/figures/03_gradients.ipynb #679f3c3c
-def _present(g, schemes):
-    "The schemes that a gradient frame holds, and those it lacks."
-    found = [s for s in schemes if (g.scheme == s).any()]
-    if not found:
-        raise NothingToDraw(f"there are no gradients of {' or '.join(schemes)} in these records")
-    return found, [s for s in schemes if s not in found]
-
 # %% ../../nbs/figures/03_gradients.ipynb #ea2869ae
+_BOXES_EXPLAINED = (
+    "box: quartiles of a layer's gradient with the median as a line, whiskers: 5 and 95 %, each "
+    "the mean over seeds; the axis is logarithmic in both directions and linear next to 0"
+)
+
+
 def gradient_boxes(
-    records,  # of `results.records`, one model and data set
+    records,  # of `zeroinit.experiments.records`, one model and data set
     schemes=("default", "bias_normal"),  # a panel each
     updates: int = 5,  # how many to show
     title: str = "",  # what is shown
 ):  # matplotlib figure
-    "Distribution of each layer's weight gradient at each of the first updates (after Schicho 2023, figure 12)."
-    g = gradient_frame(records)
-    schemes, missing = _present(g, schemes)
-    fig, axes = panels(len(schemes), 5.2, 4.2)
-    shown = g[(g["update"] <= updates) & (g[["q05", "q95"]].abs().max(axis=1) > 0)]
-    least = shown[["q05", "q95"]].abs().max(axis=1).min()
-    for ax, scheme in zip(axes, schemes, strict=False):
-        _boxes(ax, g[g.scheme == scheme], updates)
-        ax.set_yscale("symlog", linthresh=10 ** np.floor(np.log10(least)))
-        ax.set(title=SCHEME_LABELS.get(scheme, scheme), ylabel="gradient of the weights")
-    top = 2 * shown[["q05", "q95"]].abs().max(axis=1).max()  # room for the whiskers
+    """Draw the distribution of each layer's weight gradient at each of the first updates.
+
+    After figure 12 of Schicho (2023). Raise `NothingToDraw` without gradients.
+    """
+    gradients = gradient_frame(records)
+    present, missing = _present_and_missing(gradients, schemes)
+    # the axis is linear up to the smallest whisker
+    whiskers = gradients[["q05", "q95"]].abs().max(axis=1)
+    whiskers = whiskers[(gradients["update"] <= updates) & (whiskers > 0)]
+    linear_up_to = 10 ** np.floor(np.log10(whiskers.min()))
+    limit = 2 * whiskers.max()
+
+    fig, axes = panels(len(present), 5.2, 4.2)
+    for ax, scheme in zip(axes, present, strict=True):
+        _draw_boxes(ax, gradients[gradients["scheme"] == scheme], updates)
+        ax.set_yscale("symlog", linthresh=linear_up_to)
+        ax.set(title=scheme_title(scheme), ylabel="gradient of the weights")
     for ax in axes:
-        ax.set_ylim(-top, top)
+        ax.set_ylim(-limit, limit)
     axes[-1].legend(title="layer", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    _entitle(fig, title, records)
-    sign_figure(
-        fig,
-        _about_gradients(
-            records,
-            "box: quartiles of a layer's gradient with the median as a line, whiskers: 5 and 95 %, each the mean over seeds; the axis is logarithmic in both directions and linear next to 0",
-            missing,
-        ),
-    )
+    _label_figure(fig, title, records, _BOXES_EXPLAINED, missing)
     return fig
 
 # %% ../../nbs/figures/03_gradients.ipynb #93d3a501
+_MAP_EXPLAINED = (
+    "colour: size of the largest gradient of a layer's weights, mean over seeds; "
+    "grey, hatched: exactly zero in every seed"
+)
+
+
 def wave(
-    records,  # of `results.records`, one model and data set
+    records,  # of `zeroinit.experiments.records`, one model and data set
     schemes=("default", "bias_normal"),  # a panel each
     updates: int = 10,  # how many to show
     title: str = "",  # what is shown
 ):  # matplotlib figure
-    "Largest gradient of each layer at each of the first updates; grey and hatched: exactly none."
-    g = gradient_frame(records)
-    schemes, missing = _present(g, schemes)
-    fig, axes = panels(len(schemes), 5.2, 3.4)
-    g = g.assign(size=g[["min", "max"]].abs().max(axis=1))[g["update"] <= updates]
-    positive = g["size"][g["size"] > 0]
-    for ax, scheme in zip(axes, schemes, strict=False):
-        table = g[g.scheme == scheme].pivot_table(
-            index=["depth", "layer"], columns="update", values="size"
+    """Draw the largest gradient of each layer at each of the first updates, as a map.
+
+    Raise `NothingToDraw` without gradients.
+    """
+    gradients = gradient_frame(records)
+    present, missing = _present_and_missing(gradients, schemes)
+    largest = gradients[["min", "max"]].abs().max(axis=1)
+    gradients = gradients.assign(largest=largest)[gradients["update"] <= updates]
+    positive = gradients["largest"][gradients["largest"] > 0]
+    limits = (positive.min(), positive.max())
+
+    fig, axes = panels(len(present), 5.2, 3.4)
+    for ax, scheme in zip(axes, present, strict=True):
+        table = gradients[gradients["scheme"] == scheme].pivot_table(
+            index=["depth", "layer"], columns="update", values="largest"
         )
         table = table.sort_index(ascending=False)
-        draw_heatmap(
-            ax,
-            table,
-            (positive.min(), positive.max()),
-            table.index.get_level_values("layer"),
-            ax is axes[-1],
-        )
-        ax.set(
-            title=SCHEME_LABELS.get(scheme, scheme), ylabel="layer (output on top)", xlabel="update"
-        )
-    _entitle(fig, title, records)
-    sign_figure(
-        fig,
-        _about_gradients(
-            records,
-            "colour: size of the largest gradient of a layer's weights, mean over seeds; grey, hatched: exactly zero in every seed",
-            missing,
-        ),
-    )
+        layers = table.index.get_level_values("layer")
+        draw_heatmap(ax, table, limits, layers, colorbar=ax is axes[-1])
+        ax.set(title=scheme_title(scheme), ylabel="layer (output on top)", xlabel="update")
+    _label_figure(fig, title, records, _MAP_EXPLAINED, missing)
     return fig

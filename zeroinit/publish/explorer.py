@@ -27,7 +27,7 @@ from ..experiments.config import DEFAULTS, config_hash
 from ..experiments.suites import SUITES
 from ..figures.forest import ANSWERS
 from ..figures.curves import rank_frame
-from ..figures.style import PALETTE, SCHEME_LABELS, caption, scheme_color, key_and_label
+from ..figures.style import PALETTE, SCHEME_LABELS, caption, scheme_color, run_keys
 from ..figures.waking import wake_frame
 from ..figures.curves import mean_frame
 
@@ -71,7 +71,7 @@ def _told_by(frame):  # of `to_frame`
         work=work,
         images=images,
         dataset=one["dataset"].replace(DATASET_TITLES),
-        key=[key_and_label(m, s)[0] for m, s in zip(one["model"], one["scheme"], strict=False)],
+        key=run_keys(one),
     )
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00012
@@ -247,7 +247,7 @@ def _published(held):  # of `experiments`
     p = published().assign(
         work=lambda p: p["work"].map(WORKS_IN_WORDS),
         dataset=lambda p: p["dataset"].replace(DATASET_TITLES),
-        key=lambda p: [key_and_label(m, s)[0] for m, s in zip(p["model"], p["scheme"], strict=False)],
+        key=run_keys,
     )
     p = p.assign(
         epoch=p["epochs"],
