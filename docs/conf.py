@@ -1,10 +1,13 @@
-"""How Sphinx builds the site from what `zeroinit.publish.site.pages` put together. Nothing that it makes loads anything from elsewhere."""
+"""Sphinx configuration for the pages that `zeroinit.publish.site.write_pages` writes.
+
+The built pages load nothing from other servers.
+"""
 
 from pathlib import Path
 
 from docutils.nodes import SkipNode
 
-from zeroinit.publish.site import dressed, mathml
+from zeroinit.publish.site import adapt_to_narrow_screens, mathml
 
 project = "zeroinit"
 author = copyright = "The zeroinit authors"
@@ -32,8 +35,8 @@ html_theme_options = {
 }
 
 
-def formula(block):
-    """A visitor that writes a formula."""
+def formula_visitor(block):
+    """Return a docutils visitor that writes a formula as MathML."""
 
     def visit(self, node):
         self.body.append(mathml(node.astext(), block))
@@ -42,12 +45,13 @@ def formula(block):
     return visit, None
 
 
-def dress(app, pagename, templatename, context, doctree):
+def adapt_page(app, pagename, templatename, context, doctree):
+    """Adapt a page's tables and pictures to narrow screens."""
     if context.get("body"):
-        drawn = {p.stem for p in (Path(app.srcdir) / "extra/images").glob("*.svg")}
-        context["body"] = dressed(context["body"], pagename, drawn)
+        svgs = {p.stem for p in (Path(app.srcdir) / "extra/images").glob("*.svg")}
+        context["body"] = adapt_to_narrow_screens(context["body"], pagename, svgs)
 
 
 def setup(app):
-    app.add_html_math_renderer("mathml", formula(False), formula(True))
-    app.connect("html-page-context", dress)
+    app.add_html_math_renderer("mathml", formula_visitor(False), formula_visitor(True))
+    app.connect("html-page-context", adapt_page)

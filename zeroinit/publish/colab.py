@@ -57,7 +57,7 @@ def insert_colab_cell(
 def refresh_colab_cells(
     folder: str | Path = None,  # of notebooks, with subfolders; None: the project's nbs/
 ) -> list:  # paths of the notebooks that changed
-    "Insert the Colab cell into every notebook of a folder; files that have it already are not touched."
+    "Insert the Colab cell into every notebook of a folder, where it is missing or old."
     import nbformat
 
     changed = []
