@@ -39,7 +39,7 @@ lab: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
 
 docs: dev # the site, in _docs/html
-	$(BIN)/python -c 'from zeroinit.publish.site import pages; pages("_docs")'
+	$(BIN)/python -c 'from zeroinit.publish.site import write_pages; write_pages("_docs")'
 	$(BIN)/sphinx-build -W --keep-going -q -b html _docs/source _docs/html
 	@echo "the site: _docs/html/index.html"
 

@@ -81,7 +81,7 @@ def test_cell_ids_are_unique(path):
 
 
 def test_notebooks_clean_library_exported_readme_in_step(tree, call):
-    make_readme = "from zeroinit.publish.report import readme; readme()"
+    make_readme = "from zeroinit.publish.report import write_readme; write_readme()"
     for command in (["nbdev_clean"], ["nbdev_export"], [sys.executable, "-c", make_readme]):
         call(*command)
         assert changed(tree) == "", f"{command[0]} changes what is committed"
@@ -90,9 +90,9 @@ def test_notebooks_clean_library_exported_readme_in_step(tree, call):
 def test_readme_says_what_the_records_say(call, tmp_path):
     code = f"""
 from pathlib import Path
-from zeroinit.publish.report import execute, readme
-executed = execute(Path("nbs/index.ipynb").resolve(), Path({str(tmp_path)!r}) / "index.ipynb")
-readme(executed, {str(tmp_path / "README.md")!r})
+from zeroinit.publish.report import execute_notebook, write_readme
+executed = execute_notebook(Path("nbs/index.ipynb").resolve(), Path({str(tmp_path)!r}) / "index.ipynb")
+write_readme(executed, {str(tmp_path / "README.md")!r})
 """
     call(sys.executable, "-c", code)
     assert (tmp_path / "README.md").read_text() == (TOP / "README.md").read_text()

@@ -99,17 +99,17 @@ def _status(a):
 
 # %% ../../nbs/publish/04_cli.ipynb #20941030
 def _report(a):
-    from zeroinit.evidence.verdicts import spoken
-    from zeroinit.publish.report import report, table
+    from zeroinit.evidence.verdicts import verdict_lines
+    from zeroinit.publish.report import report, results_table
 
     if not a.out and (a.suite or a.results_root != "results"):
         raise Refused(
             "--suite and --results-root go with --out: the project's own figures are drawn from its own records"
         )
-    text = table(a.results_root, a.suite)
+    text = results_table(a.results_root, a.suite)
     for path in report(a.out, a.results_root, a.suite):
         print(os.path.relpath(path))
-    print("\n".join([text, *spoken(a.results_root, a.suite)]))
+    print("\n".join([text, *verdict_lines(a.results_root, a.suite)]))
 
 # %% ../../nbs/publish/04_cli.ipynb #6b169b39
 def _export(a):
