@@ -11,33 +11,37 @@ from collections.abc import Iterable
 
 # %% ../../nbs/basics/00_errors.ipynb #b5e92cfd
 class Refused(ValueError):
-    "The request cannot be carried out; the message is one sentence that says what can."
+    "The request cannot be carried out; the message is one sentence that says what is allowed."
 
     def _render_traceback_(self):
-        return [f"Refused: {self}"]  # all that a notebook shows of it
+        return [f"Refused: {self}"]  # all that a notebook shows of the error
 
 # %% ../../nbs/basics/00_errors.ipynb #9e165384
 def pick(
-    name: str,  # what was asked for
-    allowed: Iterable[str],  # what there is
-    what: str,  # its kind, for the sentence
+    name: str,  # as the user gave it
+    allowed: Iterable[str],  # the valid names
+    what: str,  # what they name, for the message: "scheme", "model"
 ) -> str:  # `name`
-    "Return `name` if it is `allowed`; otherwise raise `Refused` with near matches and all that is allowed (or some, of more than 40)."
+    """Return `name` if it is `allowed`.
+
+    Otherwise raise `Refused` with near matches and all allowed names, or some of them if there are
+    more than 40.
+    """
     allowed = list(allowed)
     if name in allowed:
         return name
     near = difflib.get_close_matches(str(name), allowed, n=2)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-    some = (
-        allowed
-        if len(allowed) <= 40
-        else difflib.get_close_matches(str(name), allowed, n=8, cutoff=0)
-    )
-    what_there_is = (
-        "choose one of: " if some is allowed else f"there are {len(allowed)}, among them "
-    )
-    raise Refused(f"unknown {what} {name!r}{hint}; {what_there_is}{', '.join(some)}")
+    if len(allowed) <= 40:
+        choices = f"choose one of: {', '.join(allowed)}"
+    else:
+        nearest = difflib.get_close_matches(str(name), allowed, n=8, cutoff=0)
+        choices = f"there are {len(allowed)}, among them {', '.join(nearest)}"
+    raise Refused(f"unknown {what} {name!r}{hint}; {choices}")
 
 # %% ../../nbs/basics/00_errors.ipynb #9d3f0b12
 class Unwritable(Refused):
-    "A file could not be written: the disk is full, or the folder cannot be written in; the next file would meet the same."
+    """A file could not be written: the disk is full, or the folder is read-only.
+
+    Other files would meet the same problem, so whoever catches this stops instead of going on.
+    """

@@ -21,14 +21,14 @@ def root(
 ) -> Path:  # the checkout's top, or `start` itself outside a checkout
     "The folder above `start` that holds the notebooks and settings.ini."
     start = Path(start or Path.cwd()).resolve()
-    tops = (
-        p for p in (start, *start.parents) if (p / "settings.ini").exists() and (p / "nbs").is_dir()
-    )
-    return next(tops, start)
+    for folder in (start, *start.parents):
+        if (folder / "settings.ini").exists() and (folder / "nbs").is_dir():
+            return folder
+    return start
 
 # %% ../../nbs/basics/01_files.ipynb #078f47a1
 def at_root(
-    path: str | Path,  # a path as a person gives it
+    path: str | Path,  # as the user gave it
 ) -> Path:  # absolute
     "`path` with ~ expanded, relative to the checkout's top."
     path = Path(path).expanduser()
@@ -36,11 +36,14 @@ def at_root(
 
 # %% ../../nbs/basics/01_files.ipynb #6ecbb82d
 def atomic(
-    path: str | Path,  # the file to make
+    path: str | Path,  # the file to write
     write: Callable,  # called with the open binary file
-    durable: bool = True,  # wait until it lies on the disk, so that it outlives a loss of power too
+    durable: bool = True,  # flush to the disk, so that the file survives a loss of power
 ) -> Path:  # `path`
-    "Write `path` whole or not at all, its folder made if need be; raise `Unwritable` on a full disk or an unwritable folder."
+    """Write `path` completely or not at all; missing folders are created.
+
+    Raise `Unwritable` if the disk is full or the folder cannot be written to.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -51,11 +54,11 @@ def atomic(
             if durable:
                 os.fsync(f.fileno())
         os.replace(temporary, path)
-    except OSError as e:
-        why = e.strerror or e
+    except OSError as error:
         raise Unwritable(
-            f"could not write {path} ({why}); free some space or choose a folder that can be written"
-        ) from e
+            f"could not write {path} ({error.strerror or error}); "
+            "free some space or choose a folder that can be written"
+        ) from error
     finally:
         if temporary.exists():
             temporary.unlink()
@@ -63,19 +66,22 @@ def atomic(
 
 # %% ../../nbs/basics/01_files.ipynb #39a1822c
 def writable(
-    folder: str | Path,  # made if it does not exist
+    folder: str | Path,  # created if it does not exist
 ) -> Path:  # `folder`
-    "Raise `Unwritable` unless files can be made in `folder`: asked before hours are spent on what goes there."
+    """Raise `Unwritable` unless files can be created in `folder`.
+
+    To be called before hours of training whose results go there.
+    """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # a file without a name: a process that is killed here leaves nothing behind
         with tempfile.TemporaryFile(dir=folder) as f:
-            (
-                f.write(b"x"),
-                f.flush(),
-            )  # a file without a name: whoever is killed here leaves nothing behind
-    except OSError as e:
+            f.write(b"x")
+            f.flush()
+    except OSError as error:
         raise Unwritable(
-            f"could not write in {folder} ({e.strerror or e}); choose a folder that can be written, with room in it"
+            f"could not write in {folder} ({error.strerror or error}); "
+            "choose a folder that can be written, with room in it"
         ) from None
     return folder
