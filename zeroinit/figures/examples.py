@@ -18,7 +18,7 @@ _FINAL_ACCURACY = dict(default=0.97, bias_normal=0.95, zero=0.1)
 
 
 def _rising_history(limit, seed):
-    "Four epochs that halve the distance to `limit`; each seed is a little better than the one before."
+    "Four epochs that each halve the distance to `limit`; later seeds are a little better."
     return [
         dict(
             epoch=epoch,
@@ -39,7 +39,7 @@ def example_records(
     status: str = "done",
     **settings,  # of the `Experiment`
 ) -> list:  # a record for each seed, as `records` returns them
-    "Made-up records of one experiment: accuracies, and gradients of the first updates."
+    "Make up records of one experiment: accuracies, and gradients of the first updates."
     experiment = replace(
         Experiment(),
         model=model,
@@ -75,7 +75,7 @@ def example_waking(
     seeds: int = 3,  # how many
     **wakes,  # layer -> update at which it wakes, None: never; from input to output
 ) -> list:  # a record for each seed, as `records` returns them
-    "Made-up records of one experiment: when each layer wakes, and the rank of its weight, which grows by one an epoch."
+    "Make up records of one experiment: when layers wake, and ranks that grow by 1 an epoch."
     experiment = replace(
         Experiment(),
         model=model,

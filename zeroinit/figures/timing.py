@@ -5,60 +5,63 @@
 # %% auto #0
 __all__ = ['speed']
 
-# %% ../../nbs/figures/07_timing.ipynb #e9b426f0
+# %% ../../nbs/figures/07_timing.ipynb #668b5ab5
 import textwrap
 
 import pandas as pd
 
-from zeroinit.figures.style import (
-    PALETTE,
-    panels,
-    sign_figure,
-)
+from .style import PALETTE, panels, sign_figure
 
 # %% ../../nbs/figures/07_timing.ipynb #3797c075
+def _draw_speedups(ax, table):
+    "Draw a bar for each comparison with the plain loop."
+    rows = [row for row in table if row["plain_to_ours"] and "memory kept" not in row["what"]]
+    names = [textwrap.fill(row["what"], 34) for row in rows]
+    speedups = [row["plain_to_ours"] for row in rows]
+    bars = ax.barh(names[::-1], speedups[::-1], color=PALETTE[0])
+    ax.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
+    ax.tick_params(axis="y", labelsize=7)
+    ax.set(xlim=(0, 1.15 * max(speedups)), xlabel="times faster than the plain loop")
+    ax.grid(False, axis="y")
+
+
+def _draw_growth(ax, growth, slopes):
+    "Draw a curve for each thing that grows, with its slope in the legend."
+    curves = pd.DataFrame(growth).groupby("what", sort=False)
+    for (what, curve), marker in zip(curves, "osD^vP", strict=False):
+        first = curve.iloc[0]
+        ax.plot(
+            curve["size"] / first["size"],
+            curve["seconds"] / first["seconds"],
+            marker=marker,
+            label=f"{what}, {first['fixed']}: slope {slopes[what]:.2f}",
+        )
+    ax.set(xscale="log", yscale="log", xlabel="times as many, or as large", ylabel="times the cost")
+    ax.legend(fontsize=7)
+
+
+def _benchmark_caption(benchmark):
+    "Name the device, the versions and the day."
+    env = benchmark["env"]
+    code = f"code {str(env['git'])[:7]}"
+    parts = [env["device"], f"threads: {env['threads']}", f"torch {env['torch']}", code]
+    if env["dirty"]:
+        parts.append("with uncommitted changes")
+    parts.append(benchmark["when"])
+    return f"{', '.join(parts)}; timed in turns, in one process"
+
+
 def speed(
-    found: dict,  # of a file in results/benchmarks; None: there is none
+    benchmark: dict,  # a file in results/benchmarks; None: there is none
 ):  # matplotlib figure
-    "How many times faster than the inline_label loop, and how costs grow: the same curve for every size would be a line of slope 1."
+    "Draw how many times faster than the plain loop we are, and how costs grow."
     fig, (left, right) = panels(2)
-    if found is None:
+    if benchmark is None:
         for ax in (left, right):
             ax.set_axis_off()
         left.text(0, 0.5, "no benchmark yet: `make bench`")
         return fig
-    rows = [r for r in found["table"] if r["plain_to_ours"] and "memory kept" not in r["what"]]
-    bars = left.barh(
-        [textwrap.fill(r["what"], 34) for r in rows][::-1],
-        [r["plain_to_ours"] for r in rows][::-1],
-        color=PALETTE[0],
-    )
-    left.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
-    left.tick_params(axis="y", labelsize=7)
-    left.set(
-        xlim=(0, 1.15 * max(r["plain_to_ours"] for r in rows)),
-        xlabel="times faster than the inline_label loop",
-    )
-    left.grid(False, axis="y")
-    for (what, part), marker in zip(
-        pd.DataFrame(found["growth"]).groupby("what", sort=False), "osD^vP", strict=False
-    ):
-        first = part.iloc[0]
-        right.plot(
-            part["size"] / first["size"],
-            part.seconds / first.seconds,
-            marker=marker,
-            label=f"{what}, {first.fixed}: slope {found['slopes'][what]:.2f}",
-        )
-    right.set(
-        xscale="log", yscale="log", xlabel="times as many, or as large", ylabel="times the cost"
-    )
-    right.legend(fontsize=7)
-    env = found["env"]
-    sign_figure(
-        fig,
-        f"{env['device']}, threads: {env['threads']}, torch {env['torch']}, code {str(env['git'])[:7]}"
-        + (", with uncommitted changes" if env["dirty"] else "")
-        + f", {found['when']}; timed in turns, in one process",
-    )
+    _draw_speedups(left, benchmark["table"])
+    _draw_growth(right, benchmark["growth"], benchmark["slopes"])
+    sign_figure(fig, _benchmark_caption(benchmark))
     return fig

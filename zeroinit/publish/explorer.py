@@ -25,7 +25,7 @@ from ..experiments.records import records
 from ..experiments.frames import published, summary, to_frame
 from ..experiments.config import DEFAULTS, config_hash
 from ..experiments.suites import SUITES
-from ..figures.forest import ANSWERS
+from ..figures.forest import ANSWER_STYLES
 from ..figures.curves import rank_frame
 from ..figures.style import PALETTE, SCHEME_LABELS, caption, scheme_color, run_keys
 from ..figures.waking import wake_frame
@@ -630,7 +630,7 @@ def verdict_chart(
 ):  # altair chart
     "The checks of a claim: our difference with its 95 % interval, the published one, and where a yes must lie."
     alt, _ = _altair()
-    claims, words = [*table["claim"].unique()], [_ANSWER_WORDS.get(a, a) for a in ANSWERS]
+    claims, words = [*table["claim"].unique()], [_ANSWER_WORDS.get(a, a) for a in ANSWER_STYLES]
     pick = alt.param(
         "claim",
         value=claims[0] if claims else "",
@@ -655,7 +655,7 @@ def verdict_chart(
     color = alt.Color(
         "answer:N",
         title="yes?",
-        scale=alt.Scale(domain=words, range=[_colour(c) for c, _ in ANSWERS.values()]),
+        scale=alt.Scale(domain=words, range=[_colour(c) for c, _ in ANSWER_STYLES.values()]),
         legend=alt.Legend(orient="bottom", direction="horizontal", columns=4),
     )
     tip = [
