@@ -36,7 +36,7 @@ setup(
         "console_scripts": cfg["console_scripts"].split(),
         # papermill loads this group before it reads its arguments:
         # see nbs/sweep/04_papermill_output.ipynb
-        "papermill.io": ["zeroinit+nothing=zeroinit.sweep.papermill_output:Nothing"],
+        "papermill.io": ["zeroinit+nothing=zeroinit.sweep.papermill_output:UnusedHandler"],
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],
     },
     zip_safe=False,
