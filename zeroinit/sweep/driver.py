@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LINE', 'KINDS', 'part_of', 'jobs_of', 'Measured', 'plan', 'columns', 'Stopping', 'ready', 'left_by_others', 'Tally',
-           'grouped', 'run_suite', 'last_words', 'is_held', 'standing', 'status']
+           'grouped', 'run_suite', 'last_words', 'standing', 'status']
 
 # %% ../../nbs/sweep/03_driver.ipynb #2c572760
 import os
@@ -20,26 +20,27 @@ from pathlib import Path
 
 from ..basics.errors import Refused, pick
 from ..basics.files import at_root, writable
+from ..experiments.locks import is_locked
 from zeroinit.experiments.records import (
-    beside,
     cpu_name,
     is_done,
     read_record,
     results_path,
     run_name,
-    runs_of,
+    run_path,
+    runs_folder,
 )
 from ..experiments.suites import SUITES
 from zeroinit.sweep.workers import (
     Job,
     Outcome,
-    capacity,
     cores,
-    gpus,
-    in_processes,
-    nursery,
+    process_context,
+    run_in_processes,
     run_notebook,
-    why_not,
+    runs_at_a_time,
+    visible_gpus,
+    why_no_notebook,
 )
 
 # %% ../../nbs/sweep/03_driver.ipynb #e05c7d3a
@@ -225,7 +226,7 @@ def ready(
     data_root: str = None,  # see `experiments.run`
 ):
     "Say what would stop all of them once, before anything starts: a folder that cannot be written, a data set that is not there."
-    for folder in (jobs[0].path.parents[3], runs_of(jobs[0].path.parents[3])):
+    for folder in (jobs[0].path.parents[3], runs_folder(jobs[0].path.parents[3])):
         writable(folder)
     from zeroinit.data.datasets import load
 
@@ -239,13 +240,13 @@ def left_by_others(
     every: float = 1.0,  # seconds
 ) -> list:  # those that nobody is at any more and that are not done; [] once all are done
     "Wait for other processes: until a run is done, or free to be done."
-    from zeroinit.experiments.runner import Busy, alone
+    from zeroinit.experiments.locks import Busy, run_lock
 
     def free(job):
         try:
             with ExitStack() as held:
                 for path in job.paths:
-                    held.enter_context(alone(beside(path, ".lock"), wait=False))
+                    held.enter_context(run_lock(run_path(path, ".lock"), wait=False))
                 return True
         except Busy:
             return False
@@ -277,10 +278,10 @@ class Tally:
 
     def add(self, o):
         if o.kind == "busy":
-            self.busy += o.job.alone
+            self.busy += o.job.single_seeds
             return  # some of its seeds may be free
-        self.kinds.update(o.each or [o.kind] * o.job.seeds)
-        words = dict(there="done by another process").get(o.kind, o.kind) + (
+        self.kinds.update(o.statuses or [o.kind] * o.job.seeds)
+        words = dict(existing="done by another process").get(o.kind, o.kind) + (
             f", {o.text}" if o.text else ""
         )
         print(
@@ -299,7 +300,7 @@ class Tally:
             if job in free:
                 continue
             if job.done and not job.options.get("force"):
-                self.add(Outcome(job, "there"))
+                self.add(Outcome(job, "existing"))
             else:
                 self.busy.append(job)
 
@@ -309,7 +310,10 @@ def grouped(
     device_type: str,  # cpu, cuda
 ) -> list:  # of Job, fewer
     "Seeds of one experiment that are trained faster together become one job, if they follow each other."
-    from zeroinit.experiments.runner import at_once
+    from zeroinit.experiments.context import RunContext
+    from zeroinit.experiments.runner import seeds_per_batch
+
+    context = RunContext()
 
     made = []
     for j in jobs:
@@ -319,8 +323,12 @@ def grouped(
             and (last.experiment, last.options) == (j.experiment, j.options)
             and last.seed + last.seeds == j.seed
         )
-        most = at_once(
-            j.experiment, device_type, j.options.get("speed") or "auto", j.options.get("together")
+        most = seeds_per_batch(
+            j.experiment,
+            device_type,
+            j.options.get("speed") or "auto",
+            j.options.get("together"),
+            context,
         )
         if joins and last.seeds + j.seeds <= most:
             made[-1] = replace(last, seeds=last.seeds + j.seeds)
@@ -331,28 +339,28 @@ def grouped(
 # %% ../../nbs/sweep/03_driver.ipynb #c4a917de
 def _on_cluster(address, gpus_per_run, n, stopping):
     "An engine: jobs -> outcomes."
-    from zeroinit.sweep.ray_cluster import on_ray
+    from zeroinit.sweep.ray_cluster import run_on_ray
 
     print(f"joining the Ray cluster at {address}", flush=True)
-    return lambda todo: on_ray(todo, address, gpus_per_run, n, stopping)
+    return lambda todo: run_on_ray(todo, address, gpus_per_run, n, stopping)
 
 # %% ../../nbs/sweep/03_driver.ipynb #0de95f72
 def _on_this_machine(held, device, gpus_per_run, n, stopping, context, speed=None):
     "An engine: jobs -> outcomes."
-    found = [] if gpus_per_run == 0 else gpus(device)
+    found = [] if gpus_per_run == 0 else visible_gpus(device)
     if device.startswith("cuda") and not found:
         raise Refused(f"there is no device {device!r} here; choose auto or cpu")
     pick(device.split(":")[0], ("auto", "cpu", "cuda"), "device")
-    at_once = n or capacity(held, found, gpus_per_run or 1.0)
+    at_a_time = n or runs_at_a_time(held, found, gpus_per_run or 1.0)
     threads = (
-        1 if found else int(os.environ.get("OMP_NUM_THREADS") or max(cores() // at_once, 1))
+        1 if found else int(os.environ.get("OMP_NUM_THREADS") or max(cores() // at_a_time, 1))
     )  # not by what happens to be left to do
     if speed:
-        from zeroinit.training.steps import possible
+        from zeroinit.training.hardware import check_speed
 
-        possible(speed, "cuda" if found else "cpu")
+        check_speed(speed, "cuda" if found else "cpu")
     print(
-        f"{at_once} at a time, {threads} thread{'s' * (threads > 1)} each"
+        f"{at_a_time} at a time, {threads} thread{'s' * (threads > 1)} each"
         + (f", on {len(found)} GPUs" if found else ""),
         flush=True,
     )
@@ -362,9 +370,9 @@ def _on_this_machine(held, device, gpus_per_run, n, stopping, context, speed=Non
             replace(job, options=job.options | dict(device="cuda")) if found else job
         )  # a worker sees the GPU it is given, and no other
 
-    return lambda todo: in_processes(
+    return lambda todo: run_in_processes(
         grouped([here(j) for j in todo], "cuda" if found else "cpu"),
-        at_once,
+        at_a_time,
         threads,
         found,
         stopping,
@@ -388,7 +396,9 @@ def _carried_out(suite, todo, engine, stopping):
         tally.settle(todo)
     wall, k = time.perf_counter() - start, tally.kinds
     rest = dict(k) | {"not begun": tally.total - k.total()}
-    words = [f"{n} {kind}" for kind, n in rest.items() if n > 0 and kind not in ("done", "there")]
+    words = [
+        f"{n} {kind}" for kind, n in rest.items() if n > 0 and kind not in ("done", "existing")
+    ]
     if stopping():
         words.append(
             "--force begins again from the start" if todo_forced else "the same command goes on"
@@ -436,11 +446,11 @@ def run_suite(
         return 0
     records = at_root(results_root)
     print(
-        f"records: {records}; {'notebooks and ' if text else ''}logs: {runs_of(records)}"
-        + ("" if text or not notebook else f"; without notebooks, for {why_not()}"),
+        f"records: {records}; {'notebooks and ' if text else ''}logs: {runs_folder(records)}"
+        + ("" if text or not notebook else f"; without notebooks, for {why_no_notebook()}"),
         flush=True,
     )
-    context = None if ray else nursery(bool(text))
+    context = None if ray else process_context(bool(text))
     ready(todo, data_root)
     held = {(e.model, e.dataset) for e, _ in SUITES[suite]()}
     with Stopping() as stopping:
@@ -467,21 +477,6 @@ def last_words(log: Path) -> tuple:  # an event and its text; "" where there is 
         found = []
     return found[-1].groups() if found else ("", "")
 
-# %% ../../nbs/sweep/03_driver.ipynb #9f40c6ad
-def is_held(lock: Path) -> bool:  # file of `experiments.alone`
-    "Is a process at this run?"
-    from filelock import FileLock, Timeout
-
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False  # somebody else's file: nobody knows
-
 # %% ../../nbs/sweep/03_driver.ipynb #4c8e1d72
 def standing(
     job,  # of `Job`
@@ -489,8 +484,8 @@ def standing(
     "How one run stands."
     if is_done(job.path):
         return read_record(job.path, probes=False)["status"], ""
-    event, text = last_words(beside(job.path, ".log"))
-    if event in ("start", "epoch") and is_held(beside(job.path, ".lock")):
+    event, text = last_words(run_path(job.path, ".log"))
+    if event in ("start", "epoch") and is_locked(run_path(job.path, ".lock")):
         return "running", text if event == "epoch" else ""
     if job.path.exists():
         return read_record(job.path, probes=False)["status"] if is_done(
@@ -498,7 +493,7 @@ def standing(
         ) else "damaged", ""  # it may have come since
     if event == "failed":
         return "failed", text
-    return ("stopped", text) if beside(job.path, ".safetensors").exists() else ("missing", "")
+    return ("stopped", text) if run_path(job.path, ".safetensors").exists() else ("missing", "")
 
 # %% ../../nbs/sweep/03_driver.ipynb #8a5d03fc
 KINDS = ("done", "diverged", "running", "stopped", "failed", "damaged", "missing")
