@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 
 from ..basics.errors import Refused, pick
 from .config import DEFAULTS, METRICS, PROTOCOLS, Experiment
+from ..training.options import OTHER_MODE, PRECISIONS, SPEEDS
 
 # %% ../../nbs/experiments/03_options.ipynb #6a73e933
 def _read_int(value):
@@ -155,7 +156,7 @@ OPTIONS = (
     _setting(
         "eval_mode",
         "mode of the model in evaluation: eval, train; None: from the protocol",
-        choices=("eval", "train"),
+        choices=tuple(OTHER_MODE),
     ),
     _setting("shared_init", "all seeds share one draw of `default`; None: from the protocol"),
     _setting(
@@ -176,7 +177,7 @@ OPTIONS = (
         "str",
         "auto",
         "auto, plain, onednn (CPU), compile; equal neurons always use plain",
-        choices=("auto", "plain", "onednn", "compile"),
+        choices=SPEEDS,
     ),
     Option(
         "together",
@@ -188,7 +189,7 @@ OPTIONS = (
     _setting(
         "precision",
         "auto: from the protocol; float32, float64, tf32, bf16, autocast",
-        choices=("auto", "float32", "float64", "tf32", "bf16", "autocast"),
+        choices=("auto", *PRECISIONS),
     ),
     _setting("probe_steps", "first updates whose gradients are recorded", least=0),
     Option("data_root", "str", None, "folder of data sets; None: $ZEROINIT_DATA or your cache"),

@@ -23,7 +23,7 @@ from .options import read_value
 from .protocols import fill_in, home_dataset
 from ..models.networks import build, builder
 from ..schemes.initialization import plan_scheme, scheme_arguments
-from ..training.loop import Recipe, checked
+from ..training.options import Recipe, check_recipe
 
 # %% ../../nbs/experiments/06_resolve.ipynb #f04fcaa4
 class DatasetFile(str):
@@ -130,7 +130,7 @@ def resolve(
     e = fill_in(**given | dict(dataset=dataset_name(dataset)))
 
     # each setting by itself
-    checked(recipe_of(e))
+    check_recipe(recipe_of(e))
     for name, allowed in CHOICES.items():
         pick(getattr(e, name), allowed, name)
     e = replace(e, init_args=_without_defaults(e.init, e.init_args))

@@ -16,6 +16,7 @@ from pathlib import Path
 sys.modules.setdefault("rfc3987_syntax", None)
 os.environ["MPLBACKEND"] = "agg"
 
+# %% ../../nbs/sweep/00_notebooks.ipynb #d97dd978
 import matplotlib.pyplot as plt
 import papermill
 import torch  # noqa: F401 (so that processes forked from this one have it)
@@ -87,11 +88,15 @@ def _discard(value):
 class InProcessEngine(Engine):
     "papermill's engine that executes cells in this process."
 
-    error = None  # the exception that ended the last notebook
-
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, **_):
-        cls.error = None
+    def execute_managed_notebook(
+        cls,
+        nb_man,  # papermill's manager of the notebook
+        kernel_name,
+        errors: list,  # where the exception is put that ends the notebook
+        **_,
+    ):
+        "Execute the cells, up to the first that fails."
         shell = _shell()
         # remove the variables of the notebook before
         for name in set(shell.user_ns) - set(shell.user_ns_hidden):
@@ -103,10 +108,11 @@ class InProcessEngine(Engine):
             if cell.cell_type == "code":
                 count += 1
                 cell.execution_count = count
-                cls.error = _run_cell(shell, cell)
-            if cls.error is not None:
-                nb_man.cell_exception(cell, i)
-                return
+                error = _run_cell(shell, cell)
+                if error is not None:
+                    errors.append(error)
+                    nb_man.cell_exception(cell, i)
+                    return
             nb_man.cell_complete(cell, i)
 
 
@@ -138,7 +144,7 @@ def execute_here(
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(notebook)  # papermill reads it from there
-    InProcessEngine.error = None
+    errors = []
     try:
         papermill.execute_notebook(
             str(out),
@@ -149,9 +155,10 @@ def execute_here(
             progress_bar=False,
             request_save_on_cell_execute=False,
             autosave_cell_every=0,
+            errors=errors,
         )
     except papermill.PapermillExecutionError:
-        raise InProcessEngine.error from None
+        raise errors[0] from None
     finally:
         plt.close("all")
     return out
