@@ -96,7 +96,11 @@ IMPORTS = {
         ("zeroinit.results", "summary"),
     ],
     "SUITES": [("zeroinit.experiments.suites", "SUITES"), ("zeroinit.suites", "SUITES")],
-    "plan": [("zeroinit.sweep.driver", "plan"), ("zeroinit.sweep", "plan")],
+    "plan": [
+        ("zeroinit.sweep.driver", "plan_suite"),
+        ("zeroinit.sweep.driver", "plan"),
+        ("zeroinit.sweep", "plan"),
+    ],
     "effects": [("zeroinit.evidence.verdicts", "effects"), ("zeroinit.verdicts", "effects")],
     "verdicts": [("zeroinit.evidence.verdicts", "verdicts"), ("zeroinit.verdicts", "verdicts")],
     "agreement": [("zeroinit.evidence.verdicts", "agreement"), ("zeroinit.verdicts", "agreement")],

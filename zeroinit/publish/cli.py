@@ -15,12 +15,12 @@ import time
 import zeroinit
 from ..basics.errors import Refused
 from ..experiments.suites import SUITES
-from ..sweep.driver import columns, jobs_of, plan, run_suite, status
+from ..sweep.driver import format_table, list_runs, plan_suite, run_suite, suite_status
 
 # %% ../../nbs/publish/04_cli.ipynb #afb5dcdc
 def _list(a):
     print(
-        columns(
+        format_table(
             [
                 dict(
                     suite=name,
@@ -36,8 +36,8 @@ def _list(a):
 
 # %% ../../nbs/publish/04_cli.ipynb #e6edcc2c
 def _plan(a):
-    rows = plan(a.suite, a.results_root, a.only, a.part)
-    print(columns(rows))
+    rows = plan_suite(a.suite, a.results_root, a.only, a.part)
+    print(format_table(rows))
     runs, done, known = (
         sum(r["runs"] for r in rows),
         sum(r["done"] for r in rows),
@@ -71,7 +71,7 @@ def _run(a):
         )
     from zeroinit.experiments.records import is_done, results_path
 
-    for name, e, s in jobs_of(a.suite, a.only, a.part):
+    for name, e, s in list_runs(a.suite, a.only, a.part):
         if a.force or not is_done(results_path(a.results_root, e, s)):
             print(name)
 
@@ -80,10 +80,13 @@ def _status(a):
     "Once, or again and again until nothing is left to run or Ctrl-C."
     while True:
         tables = [
-            status(s, a.results_root, a.only, a.part) for s in ([a.suite] if a.suite else SUITES)
+            suite_status(s, a.results_root, a.only, a.part)
+            for s in ([a.suite] if a.suite else SUITES)
         ]
         now = [r for _, rows in tables for r in rows]
-        text = columns([total for total, _ in tables]) + (f"\n\n{columns(now)}" if now else "")
+        text = format_table([total for total, _ in tables]) + (
+            f"\n\n{format_table(now)}" if now else ""
+        )
         if a.watch and sys.stdout.isatty():
             text = "\033[H\033[2J" + text  # in place of the last one
         left = any(t[k] for t, _ in tables for k in ("running", "stopped", "missing", "damaged"))
@@ -113,16 +116,16 @@ def _report(a):
 
 # %% ../../nbs/publish/04_cli.ipynb #6b169b39
 def _export(a):
-    from zeroinit.publish.export import tensorboard
+    from zeroinit.publish.export import write_tensorboard
 
-    made = tensorboard(a.out, a.results_root, a.suite)
+    made = write_tensorboard(a.out, a.results_root, a.suite)
     print(f"{len(made)} runs; look at them with: tensorboard --logdir {a.out}")
 
 # %% ../../nbs/publish/04_cli.ipynb #a5c00001
 def _explorer(a):
-    from zeroinit.publish.explorer import explorer
+    from zeroinit.publish.explorer import write_explorer
 
-    made = explorer(a.out, a.results_root)
+    made = write_explorer(a.out, a.results_root)
     print(f"{os.path.relpath(made)}: {made.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 # %% ../../nbs/publish/04_cli.ipynb #5b3e9d70
@@ -157,10 +160,10 @@ def parser(
     suite, only, part, results, run = _options(suites)
     command("list", _list, "the suites, the claims they serve and what they hold", "list")
     command(
-        "plan",
+        "plan_suite",
         _plan,
         "what a suite holds, what of it is done, how long the rest takes here",
-        "plan schicho-mnist --only 'fnn zero'",
+        "plan_suite schicho-mnist --only 'fnn zero'",
         suite,
         only,
         part,
@@ -178,10 +181,10 @@ def parser(
         *run,
     )
     command(
-        "status",
+        "suite_status",
         _status,
         "how suites stand: running, done, diverged, failed, seconds an epoch, minutes left",
-        "status schicho-mnist --watch 2",
+        "suite_status schicho-mnist --watch 2",
         (suite[0], dict(suite[1], nargs="?", default=None)),
         only,
         part,

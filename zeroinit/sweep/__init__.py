@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "run_suite": "driver",
-        "plan": "driver",
-        "status": "driver",
+        "plan_suite": "driver",
+        "suite_status": "driver",
     },
 )
