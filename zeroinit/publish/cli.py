@@ -160,10 +160,10 @@ def parser(
     suite, only, part, results, run = _options(suites)
     command("list", _list, "the suites, the claims they serve and what they hold", "list")
     command(
-        "plan_suite",
+        "plan",
         _plan,
         "what a suite holds, what of it is done, how long the rest takes here",
-        "plan_suite schicho-mnist --only 'fnn zero'",
+        "plan schicho-mnist --only 'fnn zero'",
         suite,
         only,
         part,
@@ -181,10 +181,10 @@ def parser(
         *run,
     )
     command(
-        "suite_status",
+        "status",
         _status,
         "how suites stand: running, done, diverged, failed, seconds an epoch, minutes left",
-        "suite_status schicho-mnist --watch 2",
+        "status schicho-mnist --watch 2",
         (suite[0], dict(suite[1], nargs="?", default=None)),
         only,
         part,
