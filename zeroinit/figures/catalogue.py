@@ -23,17 +23,19 @@ class FigureNotebook(NamedTuple):
     suite: str  # whose runs it draws; empty: of no suite, or of all
 
 
+def _text_of(cells, kind):
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == kind)
+
+
 def read_figure_notebook(
     path: str | Path,  # of a fig_NAME.ipynb
 ) -> FigureNotebook:
     "Read title, summary and suite of a figure notebook."
     cells = json.loads(Path(path).read_text(encoding="utf8"))["cells"]
-    sources = {"markdown": "", "code": ""}
-    for cell in cells:
-        sources[cell["cell_type"]] += "".join(cell["source"]) + "\n"
-    title = re.search(r"^# (.+)", sources["markdown"], re.M)
-    quote = re.search(r"^> (.+)", sources["markdown"], re.M)
-    suite = re.search(r'^suite\b.*= "(.*?)"', sources["code"], re.M)
+    markdown = _text_of(cells, "markdown")
+    title = re.search(r"^# (.+)", markdown, re.M)
+    quote = re.search(r"^> (.+)", markdown, re.M)
+    suite = re.search(r'^suite\b.*= "(.*?)"', _text_of(cells, "code"), re.M)
     summary = re.split(r"(?<=[.?!]) (?=[A-Z])", quote[1])[0] if quote else ""
     return FigureNotebook(
         name=Path(path).stem,
