@@ -39,8 +39,8 @@ for name in {modules}:
     importlib.import_module(name)
 from zeroinit.experiments.frames import published
 from zeroinit.experiments.records import environment
-from zeroinit.publish.explorer import page
-assert "There are no records" in page("nowhere")
+from zeroinit.publish.explorer import explorer_page
+assert "There are no records" in explorer_page("nowhere")
 assert len(published()) > 20 and environment("cpu")["git"] is None
 print(*zeroinit.schemes())
 """

@@ -651,9 +651,9 @@ def _repository():
 def _write_first_page(top, out, repository, results_root):
     "Write the README as the first page, with a link to the explorer, and the explorer."
     from zeroinit.experiments.records import records
-    from zeroinit.publish.explorer import explorer
+    from zeroinit.publish.explorer import write_explorer
 
-    explorer(out / "extra/explorer.html", results_root)
+    write_explorer(out / "extra/explorer.html", results_root)
     text = adapt_links((top / "README.md").read_text(), "", repository)
     title, rest = text.split("\n", 1)
     links = (
