@@ -29,11 +29,12 @@ bench: dev # minutes; leave the machine alone meanwhile
 	mkdir -p .runs
 	$(BIN)/papermill nbs/benchmark.ipynb .runs/benchmark.ipynb -p quick False
 
-prepare: dev # before a commit: no outputs in library notebooks, Colab cells as their template, notebooks clean, library exported
+prepare: dev # before a commit: no outputs in library notebooks, Colab cells as their template, notebooks clean, library exported, table of compared schemes
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/*/[0-9]*.ipynb nbs/run_experiment.ipynb nbs/benchmark.ipynb
 	$(BIN)/python -c 'from zeroinit.publish.colab import refresh_colab_cells; refresh_colab_cells()'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
+	$(BIN)/python -c 'from zeroinit.experiments.suites import write_compared_schemes; write_compared_schemes()'
 
 lab: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
