@@ -20,7 +20,7 @@ import torch
 
 from ..basics.errors import Refused
 from ..basics.files import at_root, writable
-from ..data.batches import Batches, augmentation, pixels
+from ..data.batches import Batches, augmentation, pixel_scaling
 from ..data.datasets import holdout
 from ..diagnostics.probes import Gradients, Symmetry, Wake, layer_weights
 from .config import Experiment
@@ -129,7 +129,7 @@ def make_batches(
 ) -> tuple:  # batches to train on; a dict of batches to evaluate on: test, and val if held out
     "The batches of a run. Raise `Refused` if a split has too few images."
     train, validation = split_indices(e, images.y_train.cpu(), seed)
-    scale = pixels(e.scale, images)
+    scale = pixel_scaling(e.scale, images)
 
     # training: in a new order each epoch, or always in the same
     augment = augmentation(e.augment, images.image_shape, len(images.classes))
@@ -277,7 +277,7 @@ def _train(e, runs, images, labels, speed, context):
     # initial models
     models = []
     for seed_run, train in zip(runs, trains, strict=True):
-        seen = train.prepare(train.first(256)).cpu()
+        seen = train.prepare(train.first_images(256)).cpu()
         model = initial_model(e, seed_run.seed, images.image_shape, len(images.classes), seen)
         models.append(model.to(device))
 
@@ -300,7 +300,7 @@ def _train(e, runs, images, labels, speed, context):
     other_mode_evals = {}
     if e.both_modes:
         name = f"test_{OTHER_MODE[e.eval_mode]}"
-        other_mode_evals[name] = evals["test"].sized(e.batch_size)
+        other_mode_evals[name] = evals["test"].with_batch_size(e.batch_size)
 
     torch.manual_seed(first.seed)
     results = fit_all(
@@ -384,7 +384,7 @@ def train_seeds(
     for seed_run in runs:
         _remove_temporary_files(seed_run)
     meter = MemoryMeter(images.x_train.device)
-    results = _train_or_start_anew(e, runs, images, labels, speed, context)
+    results = _train_or_start_again(e, runs, images, labels, speed, context)
     if results is None:
         records = []
         for seed_run, label in zip(runs, labels, strict=True):
@@ -403,13 +403,13 @@ def _remove_temporary_files(seed_run):
             temporary.unlink()
 
 
-def _train_or_start_anew(e, runs, images, labels, speed, context):
+def _train_or_start_again(e, runs, images, labels, speed, context):
     "`_train`; a checkpoint that does not belong to its run is removed with a warning."
     while True:
         try:
             return _train(e, runs, images, labels, speed, context)
         except CheckpointMismatch as error:
-            warnings.warn(f"{error}; starting anew", stacklevel=1)
+            warnings.warn(f"{error}; starting again", stacklevel=1)
             error.path.unlink()
 
 # %% ../../nbs/experiments/10_runner.ipynb #6973810a
