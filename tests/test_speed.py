@@ -1,4 +1,4 @@
-"""Fast paths against the plain one, where a process of their own or a GPU is wanted: compiled, recorded, together, and without a word to the host."""
+"""Fast ways to train against the plain one: compiled, recorded, or several models at once."""
 
 import shutil
 import subprocess
@@ -10,75 +10,90 @@ import torch
 from zeroinit.data.batches import Batches, augmentation
 from zeroinit.diagnostics.probes import Wake
 from zeroinit.models.networks import build
-from zeroinit.training.loop import Recipe, evaluate, fit, train_epoch
-from zeroinit.training.stacked import Abreast, Stack
-from zeroinit.training.steps import Adam, Recorder, directly, layout, on_cuda
+from zeroinit.training import loop
+from zeroinit.training.hardware import fast_layout
+from zeroinit.training.loop import fit_all, train_epoch
+from zeroinit.training.optimizers import Adam
+from zeroinit.training.options import Recipe
+from zeroinit.training.stacked import Stack, StackedBatches
+from zeroinit.training.steps import RecordedStep, Recorder, capture_cuda_graph, make_step
 
-SHAPES = dict(
-    fnn=(1, 8, 8),
-    cnn=(3, 8, 8),
-    residual_cnn=(3, 8, 8),
-    resnet14=(3, 8, 8),
-    vit=(3, 8, 8),
-    mixer=(3, 8, 8),
-)
-SIZES = dict(vit=dict(width=16, depth=2, heads=2, head_width=8), mixer=dict(width=16, depth=2))
+SHAPES = {
+    "fnn": (1, 8, 8),
+    "cnn": (3, 8, 8),
+    "residual_cnn": (3, 8, 8),
+    "resnet14": (3, 8, 8),
+    "vit": (3, 8, 8),
+    "mixer": (3, 8, 8),
+}
+SIZES = {
+    "vit": dict(width=16, depth=2, heads=2, head_width=8),
+    "mixer": dict(width=16, depth=2),
+}
 
 
-def trained(name, speed, device="cpu", together=1, augment=None, epochs=4, n=70, **recipe):
-    """Parameters and history of a small run on made-up images."""
-    shape, g = SHAPES[name], torch.Generator().manual_seed(0)
-    x, y = (
-        torch.randint(256, (n, *shape), dtype=torch.uint8, generator=g).to(device),
-        torch.randint(10, (n,), generator=g).to(device),
-    )
+def build_model(name):
+    return build(name, image_shape=SHAPES[name], classes=10, **SIZES.get(name, {}))
 
-    def one(seed):
+
+def make_batches(x, y, augment, order, chance):
+    """Batches of 16 images, in an order and under an augmentation drawn by two generators."""
+    if augment is None:
+        return Batches(x, y, 16, generator=order)
+    augmented = augmentation(augment, tuple(x.shape[1:]), 10)
+    return Batches(x, y, 16, generator=order, augment=augmented, chance=chance)
+
+
+def train(name, speed, device="cpu", together=1, augment=None, epochs=4, n=70, **options):
+    """Parameters and history of a small run on random images."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(256, (n, *SHAPES[name]), dtype=torch.uint8, generator=generator).to(device)
+    y = torch.randint(10, (n,), generator=generator).to(device)
+
+    models, trains = [], []
+    for seed in range(together):
         torch.manual_seed(seed)
-        order, chance = (torch.Generator().manual_seed(k + seed) for k in (10, 20))
-        moved = augmentation(augment, shape, 10) if augment else None
-        return build(name, image_shape=shape, classes=10, **SIZES.get(name, {})).to(
-            device
-        ), Batches(x, y, 16, generator=order, augment=moved, chance=chance if moved else None)
+        models.append(build_model(name).to(device))
+        order = torch.Generator().manual_seed(10 + seed)
+        chance = torch.Generator().manual_seed(20 + seed)
+        trains.append(make_batches(x, y, augment, order, chance))
 
-    models, trains = zip(*map(one, range(together)), strict=False)
+    recipe = dict(epochs=epochs, lr_step=2, lr_gamma=0.5, precision="float64")
+    recipe = Recipe(**(recipe | options))
     evals = dict(test=Batches(x, y, 32))
-    recipe = Recipe(**dict(epochs=epochs, lr_step=2, lr_gamma=0.5, precision="float64") | recipe)
-    if together == 1:
-        got = [fit(models[0], trains[0], evals, recipe, [Wake()], label=None, speed=speed)]
-    else:
-        got = fit(
-            list(models),
-            list(trains),
-            evals,
-            recipe,
-            [[Wake()] for _ in models],
-            label=None,
-            speed=speed,
-        )
-    history = [[v for k, v in row.items() if k != "seconds"] for r in got for row in r["history"]]
-    return [p.detach().cpu() for m in models for p in m.state_dict().values()], torch.tensor(
-        history
-    )
+    probes = [[Wake()] for _ in models]
+    results = fit_all(models, trains, evals, recipe, probes, speed=speed)
+
+    tensors, rows = [], []
+    for model, result in zip(models, results, strict=True):
+        tensors += [t.detach().cpu() for t in model.state_dict().values()]
+        for row in result["history"]:
+            rows.append([value for key, value in row.items() if key != "seconds"])
+    return tensors, torch.tensor(rows)
 
 
-def same(a, b, atol=1e-9):
-    for p, q in zip(a[0], b[0], strict=True):
-        torch.testing.assert_close(p, q, rtol=0, atol=atol)
-    torch.testing.assert_close(a[1], b[1], rtol=0, atol=atol)
+def assert_same(run, other, atol=1e-9):
+    """Two runs agree in all parameters and in their history."""
+    for a, b in zip(run[0], other[0], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=atol)
+    torch.testing.assert_close(run[1], other[1], rtol=0, atol=atol)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
 @pytest.mark.parametrize("name", ["fnn", "resnet14"])
 def test_compiled(name):
-    same(
-        *(trained(name, speed, epochs=2, n=64) for speed in ("compile", "plain"))
-    )  # batches of one size, since each is compiled
+    # batches of one size, since each size is compiled
+    assert_same(train(name, "compile", epochs=2, n=64), train(name, "plain", epochs=2, n=64))
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_laid_out(name):
-    same(trained(name, "auto", epochs=2), trained(name, "plain", epochs=2))
+def test_auto(name):
+    assert_same(train(name, "auto", epochs=2), train(name, "plain", epochs=2))
+
+
+def record_nothing(f, inputs):
+    """Call a function once where a GPU would record it."""
+    return f(*inputs), lambda: None
 
 
 @pytest.mark.parametrize("together", [1, 2])
@@ -91,41 +106,38 @@ def test_laid_out(name):
     ],
 )
 def test_an_epoch_reads_nothing_back(name, augment, together):
-    """On the device `meta`, which has no numbers to read and mixes with no other: so it stays on a GPU as well, called step by step or recorded."""
-    x, y = (
-        torch.empty(40, *SHAPES[name], dtype=torch.uint8, device="meta"),
-        torch.zeros(40, dtype=torch.int64, device="meta"),
-    )
-    moved = augmentation(augment, SHAPES[name], 10) if augment else None
-    models = [
-        build(name, image_shape=SHAPES[name], classes=10, **SIZES.get(name, {}))
-        for _ in range(together)
-    ]
-    models = [m.to("meta").to(memory_format=layout(m)) for m in models]
+    """An epoch runs on the device `meta`, which has no values to read and mixes with no other.
+
+    So it reads nothing from a GPU either, whether it is called step by step or recorded.
+    """
+    x = torch.empty(40, *SHAPES[name], dtype=torch.uint8, device="meta")
+    y = torch.zeros(40, dtype=torch.int64, device="meta")
+    models, optimizers, trains = [], [], []
     order, chance = torch.Generator(), torch.Generator()
-    trains = [
-        Batches(x, y, 16, generator=order, augment=moved, chance=chance if moved else None)
-        for _ in models
-    ]
-    opts, test = [Adam(m.parameters()) for m in models], Batches(x, y, 32)
-    for play in (directly, Recorder(lambda f, inputs: (f(*inputs), lambda: None))):
-        model, opt, train = (
-            (models[0], opts[0], trains[0])
-            if together == 1
-            else (stack := Stack(models, opts), stack.opt, Abreast(trains))
-        )
+    for _ in range(together):
+        model = build_model(name).to("meta")
+        models.append(model.to(memory_format=fast_layout(model)))
+        optimizers.append(Adam(models[-1].parameters()))
+        trains.append(make_batches(x, y, augment, order, chance))
+    test = Batches(x, y, 32)
+    for is_recorded in (False, True):
+        model, optimizer, batches = models[0], optimizers[0], trains[0]
+        if together > 1:
+            model = Stack(models, optimizers)
+            optimizer = model.optimizer
+            batches = StackedBatches(trains)
+        step = make_step(model, optimizer, Recipe())
+        if is_recorded:
+            step = RecordedStep(step, Recorder(record_nothing))
         for _ in range(3):
-            sums = (
-                train_epoch(model, opt, train, Recipe(), play=play),
-                evaluate(model, test, play=play),
-            )
+            sums = (train_epoch(step, batches), step.evaluate(test))
         assert [(s.device.type, s.shape[-1]) for s in sums] == [("meta", 3)] * 2
     with pytest.raises((NotImplementedError, RuntimeError)):
         sums[0].tolist()
 
 
 def test_training_loads_no_compiler():
-    """Nor torchvision, scikit-learn or scipy: a run starts when torch is there."""
+    """Nor torchvision, scikit-learn or scipy: a run begins as soon as torch is loaded."""
     code = """import sys, tempfile
 from zeroinit.experiments.runner import run
 from zeroinit.experiments.resolve import resolve
@@ -136,13 +148,11 @@ with tempfile.TemporaryDirectory() as d:
     write_npz(f"{d}/made_up.npz", dict(x_train=x, y_train=y, x_test=x, y_test=y))
     for name in (f"{d}/made_up.npz", "digits"):
         run(resolve(dataset=name, epochs=1), results_root=f"{d}/results", quiet=True)
-print([m for m in ("torch._dynamo", "torch._inductor", "sympy", "torchvision", "sklearn", "scipy", "seaborn", "matplotlib", "papermill", "ray") if m in sys.modules])"""
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
-    )
+slow = ("torch._dynamo", "torch._inductor", "sympy", "torchvision", "sklearn", "scipy", "seaborn",
+        "matplotlib", "papermill", "ray")
+print([m for m in slow if m in sys.modules])"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
@@ -152,19 +162,18 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUD
 @pytest.mark.parametrize("augment", [None, "crop_flip"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_recorded(name, augment):
-    same(
-        trained(name, "auto", "cuda", augment=augment, epochs=6),
-        trained(name, "plain", "cuda", augment=augment, epochs=6),
-        1e-8,
-    )
+    recorded = train(name, "auto", "cuda", augment=augment, epochs=6)
+    plain = train(name, "plain", "cuda", augment=augment, epochs=6)
+    assert_same(recorded, plain, 1e-8)
 
 
 @cuda
 @pytest.mark.parametrize("name", SHAPES)
 def test_together(name):
-    alone = trained(name, "plain", "cuda", together=1, epochs=6)
-    group = trained(name, "auto", "cuda", together=3, epochs=6)
-    same((group[0][: len(alone[0])], group[1][:6]), alone, 1e-8)
+    alone = train(name, "plain", "cuda", together=1, epochs=6)
+    tensors, history = train(name, "auto", "cuda", together=3, epochs=6)
+    first_of_three = (tensors[: len(alone[0])], history[:6])
+    assert_same(first_of_three, alone, 1e-8)
 
 
 @pytest.mark.parametrize(
@@ -172,43 +181,43 @@ def test_together(name):
 )
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=cuda)])
 def test_precisions(device, precision):
-    got, exact = (
-        trained("resnet14", "auto", device, precision=p)[1] for p in (precision, "float64")
-    )
-    if (
-        precision == "float32"
-    ):  # later, Adam has made so much of the rounding that one answer of 70 differs
-        torch.testing.assert_close(got[:1], exact[:1], rtol=0, atol=1e-3)
-    torch.testing.assert_close(got, exact, rtol=0, atol=0.2)
-    assert not torch.equal(got, exact)
+    _, history = train("resnet14", "auto", device, precision=precision)
+    _, exact = train("resnet14", "auto", device, precision="float64")
+    if precision == "float32":
+        # only in the first epoch: later, Adam amplifies the rounding, and one answer of 70 differs
+        torch.testing.assert_close(history[:1], exact[:1], rtol=0, atol=1e-3)
+    torch.testing.assert_close(history, exact, rtol=0, atol=0.2)
+    assert not torch.equal(history, exact)
 
 
 @cuda
 @pytest.mark.parametrize("speed", ["plain", "auto", "compile"])
 def test_an_epoch_asks_the_host_nothing(speed, monkeypatch):
-    """After the first epochs, whose libraries and recordings may: only the row of an epoch is read."""
-    from zeroinit.training import loop
+    plain = train("cnn", "plain", "cpu", epochs=2)
+    assert_same(train("cnn", "plain", "cuda", epochs=2), plain, 1e-6)
+    epochs, recordings = [], []
 
-    asked, epoch, made = [], loop.train_epoch, []
-    monkeypatch.setattr(
-        "zeroinit.training.steps.on_cuda",
-        lambda *args, **told: (made.append(1), on_cuda(*args, **told))[1],
-    )
+    def capture_and_count(*args, **kwargs):
+        recordings.append(1)
+        return capture_cuda_graph(*args, **kwargs)
 
-    def watched(*args):
-        asked.append(len(asked))
-        torch.cuda.set_sync_debug_mode("error" if len(asked) > 4 else "default")
+    def train_epoch_without_reads(*args):
+        epochs.append(1)
+        torch.cuda.set_sync_debug_mode("error" if len(epochs) > 5 else "default")
         try:
-            return epoch(*args)
+            return train_epoch(*args)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(loop, "train_epoch", watched)
-    trained("resnet14", speed, "cuda", augment="crop_flip", epochs=6, precision="autocast")
-    assert len(asked) == 6
-    assert (len(made) > 1) == (speed != "plain")  # of an evaluation, and of steps
+    monkeypatch.setattr("zeroinit.training.steps.capture_cuda_graph", capture_and_count)
+    monkeypatch.setattr(loop, "train_epoch", train_epoch_without_reads)
+    train("resnet14", speed, "cuda", augment="crop_flip", epochs=6, precision="autocast")
+    assert len(epochs) == 6
+    assert (len(recordings) > 1) == (speed != "plain")  # of an evaluation, and of steps
 
 
 @cuda
 def test_the_gpu_s_numbers_are_the_cpu_s():
-    same(trained("cnn", "plain", "cuda", epochs=2), trained("cnn", "plain", "cpu", epochs=2), 1e-6)
+    assert_same(
+        train("cnn", "plain", "cuda", epochs=2), train("cnn", "plain", "cpu", epochs=2), 1e-6
+    )

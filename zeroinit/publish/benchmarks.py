@@ -31,8 +31,10 @@ from ..data.batches import Batches, augmentation
 from ..data.datasets import load
 from ..diagnostics.probes import Gradients, Symmetry
 from ..experiments.records import environment
-from ..training.loop import Recipe, fit
-from ..training.steps import Adam, layout, memory_kept
+from ..training.hardware import fast_layout, keep_freed_memory
+from ..training.loop import fit_all
+from ..training.optimizers import Adam
+from ..training.options import Recipe
 
 # %% ../../nbs/publish/05_benchmarks.ipynb #856338c0
 def fastest(
@@ -172,17 +174,8 @@ def epochs_of(
         Batches(x, y, batch, generator=g(s), augment=moved, chance=g(-s) if moved else None)
         for s in range(together)
     ]
-    one = together == 1
-    got = fit(
-        models[0] if one else models,
-        trains[0] if one else trains,
-        evals,
-        Recipe(epochs=epochs, **recipe),
-        [] if one else [()] * together,
-        label=None,
-        speed=speed,
-    )
-    return [r["seconds"] * together for r in (got if one else got[0])["history"]]
+    results = fit_all(models, trains, evals, Recipe(epochs=epochs, **recipe), speed=speed)
+    return [row["seconds"] * together for row in results[0]["history"]]
 
 # %% ../../nbs/publish/05_benchmarks.ipynb #e327ded6
 def bound_of(
@@ -259,7 +252,7 @@ def bare(
 
 def _one_pass(make, x, y, kept, threads, times):
     torch.set_num_threads(threads)
-    with memory_kept() if kept else nullcontext():
+    with keep_freed_memory() if kept else nullcontext():
         return min(bare(make(), x, y, times).values())
 
 
@@ -301,7 +294,7 @@ def seeds_at_once(
         return F.cross_entropy(net(x), y)
 
     for m in models:
-        m.to(memory_format=layout(m))
+        m.to(memory_format=fast_layout(m))
     stack = Stack(others, [Adam(m.parameters()) for m in others])
     xs, ys = torch.stack([x] * S), torch.stack([y] * S)
 
@@ -309,7 +302,7 @@ def seeds_at_once(
         return [update(m, o, x, y, one) for m, o in zip(models, opts, strict=False)]
 
     def together():
-        return update(stack, stack.opt, xs, ys, lambda s, x, y: s.each(one, x, y))
+        return update(stack, stack.optimizer, xs, ys, lambda s, x, y: s.each(one, x, y))
 
     return middle([(fastest(alone, 2), fastest(together, 2)) for _ in range(times)])
 

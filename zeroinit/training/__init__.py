@@ -6,6 +6,12 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "fit": "loop",
-        "Recipe": "loop",
+        "fit_all": "loop",
+        "evaluate": "loop",
+        "evaluate_in_other_mode": "loop",
+        "Recipe": "options",
+        "SPEEDS": "options",
+        "Adam": "optimizers",
+        "CheckpointMismatch": "checkpoints",
     },
 )
