@@ -29,9 +29,12 @@ bench: dev # minutes; leave the machine alone meanwhile
 	mkdir -p .runs
 	$(BIN)/papermill nbs/benchmark.ipynb .runs/benchmark.ipynb -p quick False
 
-prepare: dev # before a commit: no outputs in library notebooks, Colab cells as their template, notebooks clean, library exported, table of compared schemes
+# before a commit: library notebooks without outputs, Colab cells as their template, all laid out
+# and clean, the library exported, and the table of compared schemes
+prepare: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/*/[0-9]*.ipynb nbs/run_experiment.ipynb nbs/benchmark.ipynb
 	$(BIN)/python -c 'from zeroinit.publish.colab import refresh_colab_cells; refresh_colab_cells()'
+	$(BIN)/ruff format -q nbs tests docs zeroinit setup.py
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 	$(BIN)/python -c 'from zeroinit.experiments.suites import write_compared_schemes; write_compared_schemes()'

@@ -1,4 +1,4 @@
-"""How the project is built: notebooks and library agree, imports point one way, tests are near."""
+"""How the project is built: notebooks and library agree, imports go one way, tests are near."""
 
 import ast
 import json
@@ -91,7 +91,8 @@ def test_readme_says_what_the_records_say(call, tmp_path):
     code = f"""
 from pathlib import Path
 from zeroinit.publish.report import execute_notebook, write_readme
-executed = execute_notebook(Path("nbs/index.ipynb").resolve(), Path({str(tmp_path)!r}) / "index.ipynb")
+index = Path("nbs/index.ipynb").resolve()
+executed = execute_notebook(index, Path({str(tmp_path)!r}) / "index.ipynb")
 write_readme(executed, {str(tmp_path / "README.md")!r})
 """
     call(sys.executable, "-c", code)

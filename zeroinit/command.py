@@ -1,4 +1,4 @@
-"The `zeroinit` command under the name it had before the library had packages: `python -m zeroinit.command run ...`."
+"`python -m zeroinit.command`: the command's name before the library had packages, kept for users."
 
 import sys
 
