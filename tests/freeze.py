@@ -110,7 +110,11 @@ IMPORTS = {
         ("zeroinit.verdicts", "spoken"),
     ],
     "report_table": [("zeroinit.publish.report", "table"), ("zeroinit.report", "table")],
-    "parser": [("zeroinit.publish.cli", "parser"), ("zeroinit.command", "parser")],
+    "parser": [
+        ("zeroinit.publish.cli", "make_parser"),
+        ("zeroinit.publish.cli", "parser"),
+        ("zeroinit.command", "parser"),
+    ],
     "main": [("zeroinit.publish.cli", "main"), ("zeroinit.command", "main")],
     # what ends a run after its epoch: the Event `stop` of a RunContext that `run` is given, or, in
     # an old checkout, the module's own Event
