@@ -2,11 +2,13 @@
 
     python tests/kills.py [KILLS] [SEED]
 
-Six runs of the digits are driven by `zeroinit run`, at times by two drivers at once, and kill -9 hits a worker, the process
-that workers come from, a driver, or all of them. A record, once there, must never change; when a suite is whole it is compared
-with one that nobody disturbed, and the next one begins. The last line counts, and the exit code is 0 if every count is.
+`zeroinit run` drives six runs of the digits, at times with two drivers at once, and kill -9 hits a
+worker, the process that workers are forked from, a driver, or all of them. A record must never
+change once it exists. When a suite is complete, it is compared with one that nothing disturbed, and
+the next suite begins. The last line counts, and the exit code is 0 if every count is.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -19,44 +21,33 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
-import contextlib
 
 TINY = Path(__file__).resolve().parent / "tiny.py"
 RUNS = 6
+EPOCHS = 40
 
 
 def numbers(path):
-    """Everything in a record but times and the machine."""
-    r = json.loads(Path(path).read_text())
-    history = [{k: v for k, v in row.items() if k != "seconds"} for row in r["history"]]
-    return r["config"], r["seed"], r["status"], history, r["probes"]
+    """Everything in a record except times and the machine."""
+    record = json.loads(Path(path).read_text())
+    history = [
+        {name: value for name, value in epoch.items() if name != "seconds"}
+        for epoch in record["history"]
+    ]
+    return record["config"], record["seed"], record["status"], history, record["probes"]
 
 
 def records(root):
-    """Name -> file, of the records below a folder."""
+    """Name -> file of the records below a folder."""
     return {str(p.relative_to(root)): p for p in sorted(Path(root).glob("*/*/*/seed*.json"))}
 
 
-def drive(root, *more):
-    """A driver in a session of its own."""
-    env = {**os.environ, "PYTHONPATH": str(TINY.parent.parent)}
-    args = [
-        sys.executable,
-        str(TINY),
-        "run",
-        "tiny",
-        "--jobs",
-        "2",
-        "--device",
-        "cpu",
-        "--no-notebook",
-        "--results-root",
-        str(root),
-        *more,
-    ]
+def start_driver(root, *more):
+    """Start a driver in a session of its own."""
+    options = ["--jobs", "2", "--device", "cpu", "--no-notebook", "--results-root", str(root)]
     return subprocess.Popen(
-        args,
-        env=env,
+        [sys.executable, str(TINY), "run", "tiny", *options, *more],
+        env={**os.environ, "PYTHONPATH": str(TINY.parent.parent)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -64,115 +55,152 @@ def drive(root, *more):
     )
 
 
+def is_running(process):
+    return process.poll() is None
+
+
 def family(driver):
-    """The process that workers come from, and the workers."""
+    """The process that a driver's workers are forked from (as a list), and the workers."""
     try:
         children = psutil.Process(driver.pid).children()
-        nurseries = [c for c in children if "forkserver" in " ".join(c.cmdline())]
-        return nurseries, [w for n in nurseries for w in n.children()]
+        forkservers = [c for c in children if "forkserver" in " ".join(c.cmdline())]
+        workers = []
+        for forkserver in forkservers:
+            workers += forkserver.children()
+        return forkservers, workers
     except psutil.Error:
         return [], []
 
 
-def kill(driver, chance):
-    """Kill something of a driver's; what it was."""
-    nurseries, workers = family(driver)
-    what = chance.choices(["worker", "nursery", "driver", "all"], [70, 5, 15, 10])[0]
+def kill_something(driver, rng):
+    """Kill a worker of a driver, its forkserver, itself, or all; returns what it was."""
+    forkservers, workers = family(driver)
+    what = rng.choices(["worker", "nursery", "driver", "all"], [70, 5, 15, 10])[0]
     victims = {
         "worker": workers,
-        "nursery": nurseries,
+        "nursery": forkservers,
         "driver": [driver],
-        "all": [driver, *nurseries, *workers],
+        "all": [driver, *forkservers, *workers],
     }[what]
-    victims = [chance.choice(victims)] if what == "worker" and victims else victims
-    for v in victims:
+    if what == "worker" and victims:
+        victims = [rng.choice(victims)]
+    for victim in victims:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(v.pid, signal.SIGKILL)
+            os.kill(victim.pid, signal.SIGKILL)
     return what if victims else None
 
 
 class Watch:
-    """Knows every record that was ever there; a record that is not what it was, was made twice."""
+    """Remembers every record that ever existed; one that changes was written twice."""
 
     def __init__(self):
-        self.seen, self.doubled, self.odd, self.said = {}, 0, 0, None
+        self.seen = {}  # (root, name): inode and bytes
+        self.doubled = 0
+        self.lost = 0
+        self.odd = 0  # drivers that ended in an unexpected way
+        self.odd_output = None  # of the first of them
 
     def look(self, root):
+        """Compare the records below a folder with what they were."""
         for name, path in records(root).items():
             now = path.stat().st_ino, path.read_bytes()
-            self.doubled += self.seen.setdefault((root, name), now) != now
+            before = self.seen.get((root, name), now)
+            self.doubled += before != now
             self.seen[root, name] = now
         self.lost = sum(not Path(root, name).exists() for root, name in self.seen)
 
+    def check_end(self, driver):
+        """Wait for the end of a driver, and look at how it ended."""
+        output, _ = driver.communicate(timeout=600)
+        failed = [
+            line
+            for line in output.splitlines()
+            if ": failed" in line and "its process died" not in line
+        ]
+        if driver.returncode not in (0, 1, -9) or "Traceback" in output or failed:
+            self.odd += 1
+            if self.odd_output is None:
+                self.odd_output = output
 
-def epochs(root):
-    """How many epochs the logs of a suite tell of."""
-    return sum(p.read_text().count(" epoch ") for p in Path(root).parent.glob(".runs/**/*.log"))
+
+def count_epochs(root):
+    """How many epochs are in the logs of a suite."""
+    logs = Path(root).parent.glob(".runs/**/*.log")
+    return sum(log.read_text().count(" epoch ") for log in logs)
 
 
-def patient(root, chance, drivers):
-    """Wait for some more epochs, as many as chance wants, or for the end; so kills hit training, writing and starting on a machine of any speed."""
-    until, limit = epochs(root) + chance.choice([0, 1, 3, 10, 25, 40]), time.monotonic() + 20
-    while (
-        epochs(root) < until and time.monotonic() < limit and any(d.poll() is None for d in drivers)
-    ):
+def wait_for_epochs(root, rng, drivers):
+    """Wait for a random number of epochs, or for the end.
+
+    So kills hit training, writing and starting on a machine of any speed.
+    """
+    enough = count_epochs(root) + rng.choice([0, 1, 3, 10, 25, 40])
+    deadline = time.monotonic() + 20
+    while count_epochs(root) < enough and time.monotonic() < deadline:
+        if not any(map(is_running, drivers)):
+            break
         time.sleep(0.01)
-    time.sleep(chance.uniform(0, 0.1))
+    time.sleep(rng.uniform(0, 0.1))
 
 
-def disturbed(root, chance, enough, counts, watch):
-    """Drive one suite to its end under kills; `enough` says when to leave it in peace."""
+def complete_under_kills(root, rng, most, counts, watch):
+    """Drive one suite to its end under kills, until there have been `most`."""
     while True:
-        drivers = [drive(root) for _ in range(chance.choices([1, 2], [4, 1])[0])]
-        while any(d.poll() is None for d in drivers) and not enough(counts):
-            patient(root, chance, drivers)
-            alive = [d for d in drivers if d.poll() is None]
-            if alive and (what := kill(chance.choice(alive), chance)):
-                counts[what] += 1
+        n_drivers = rng.choices([1, 2], [4, 1])[0]
+        drivers = [start_driver(root) for _ in range(n_drivers)]
+        while any(map(is_running, drivers)) and counts.total() < most:
+            wait_for_epochs(root, rng, drivers)
+            alive = [driver for driver in drivers if is_running(driver)]
+            if alive:
+                killed = kill_something(rng.choice(alive), rng)
+                if killed:
+                    counts[killed] += 1
             watch.look(root)
-        for d in drivers:
-            said, _ = d.communicate(timeout=600)
-            failed = [
-                x for x in said.splitlines() if ": failed" in x and "its process died" not in x
-            ]
-            watch.odd += d.returncode not in (0, 1, -9) or "Traceback" in said or bool(failed)
-            if watch.odd and watch.said is None:
-                watch.said = said
+        for driver in drivers:
+            watch.check_end(driver)
         watch.look(root)
-        if len(records(root)) == RUNS and not any(d.poll() is None for d in drivers):
+        if len(records(root)) == RUNS:
             return
 
 
+def undisturbed_numbers(root):
+    """The numbers of a suite that nothing disturbs, by record."""
+    driver = start_driver(root)
+    assert driver.wait() == 0, driver.stdout.read()
+    return {name: numbers(path) for name, path in records(root).items()}
+
+
 def main(kills=200, seed=0):
-    chance, counts, watch = random.Random(seed), Counter(), Watch()
-    with tempfile.TemporaryDirectory() as d:
-        calm = drive(f"{d}/calm/results")
-        assert calm.wait() == 0, calm.stdout.read()
-        whole = {name: numbers(path) for name, path in records(f"{d}/calm/results").items()}
-        different = halves = suites = 0
-        while suites == 0 or sum(counts.values()) < kills:
-            root = f"{d}/suite{suites}/results"
-            disturbed(root, chance, lambda c: sum(c.values()) >= kills, counts, watch)
-            different += sum(whole[name] != numbers(path) for name, path in records(root).items())
-            halves += len(list(Path(d, f"suite{suites}").rglob("*.tmp")))
+    rng = random.Random(seed)
+    counts = Counter()  # kills by what was killed
+    watch = Watch()
+    suites = 0
+    different = 0
+    half_written = 0
+    with tempfile.TemporaryDirectory() as folder:
+        expected = undisturbed_numbers(f"{folder}/calm/results")
+        while suites == 0 or counts.total() < kills:
+            root = f"{folder}/suite{suites}/results"
+            complete_under_kills(root, rng, kills, counts, watch)
+            different += sum(expected[n] != numbers(path) for n, path in records(root).items())
+            half_written += len(list(Path(folder, f"suite{suites}").rglob("*.tmp")))
             suites += 1
-            print(f"{sum(counts.values())} kills, {suites} suites whole", flush=True)
-        lines = [
-            line.split()[1]
-            for p in Path(d).glob("suite*/.runs/**/*.log")
-            for line in p.read_text().splitlines()
-        ]
-    lost = watch.lost + RUNS * suites - len(watch.seen)
-    trained = Counter(lines)["epoch"]
+            print(f"{counts.total()} kills, {suites} suites whole", flush=True)
+        trained = sum(count_epochs(f"{folder}/suite{k}/results") for k in range(suites))
+
+    runs = RUNS * suites
+    lost = watch.lost + runs - len(watch.seen)
     print(
-        f"{dict(counts)}; {suites} suites, {len(watch.seen)} records; {trained} epochs for {RUNS * suites * 40}; {halves} half-written files left behind"
+        f"{dict(counts)}; {suites} suites, {len(watch.seen)} records; "
+        f"{trained} epochs for {runs * EPOCHS}; {half_written} half-written files left behind"
     )
     print(
-        f"{sum(counts.values())} kills: {lost} records lost, {watch.doubled} doubled, {different} different"
+        f"{counts.total()} kills: {lost} records lost, {watch.doubled} doubled, "
+        f"{different} different"
     )
     if watch.odd:
-        print(f"{watch.odd} drivers ended oddly; the first said:\n{watch.said}")
-    return lost + watch.doubled + different + watch.odd + halves
+        print(f"{watch.odd} drivers ended oddly; the first printed:\n{watch.odd_output}")
+    return lost + watch.doubled + different + watch.odd + half_written
 
 
 if __name__ == "__main__":

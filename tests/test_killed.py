@@ -1,4 +1,5 @@
-"""Runs that are killed, interrupted, or out of room: what is there afterwards is complete, and the same command goes on."""
+"""Runs that are killed or interrupted, or whose disk is full: what they leave is complete, and the
+same command goes on."""
 
 import fcntl
 import json
@@ -19,14 +20,18 @@ torch.set_num_threads(1)
 from zeroinit.experiments.runner import resolve, run
 run(resolve(dataset="digits", epochs=30), results_root=sys.argv[1], device="cpu")
 """
+LIMIT_FILES = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+"""
 
 
 def start(tree, root):
-    env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", RUN, str(root)],
         cwd=tree,
-        env=env,
+        env={**os.environ, "PYTHONPATH": str(tree), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -34,17 +39,20 @@ def start(tree, root):
 
 
 def numbers(root):
-    """Everything in the one record but times and the machine."""
+    """Everything in the only record except times and the machine."""
     (path,) = Path(root).rglob("seed*.json")
-    r = json.loads(path.read_text())
-    history = [{k: v for k, v in row.items() if k != "seconds"} for row in r["history"]]
-    return r["config"], r["seed"], r["status"], history, r["probes"]
+    record = json.loads(path.read_text())
+    history = [
+        {name: value for name, value in epoch.items() if name != "seconds"}
+        for epoch in record["history"]
+    ]
+    return record["config"], record["seed"], record["status"], history, record["probes"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_a_stopped_run_ends_with_the_same_bits(how, tree, tmp_path):
-    whole = start(tree, tmp_path / "whole/results")
-    assert whole.wait(timeout=120) == 0, whole.stderr.read()
+    undisturbed = start(tree, tmp_path / "whole/results")
+    assert undisturbed.wait(timeout=120) == 0, undisturbed.stderr.read()
 
     stopped = start(tree, tmp_path / "cut/results")
     for line in stopped.stdout:
@@ -58,34 +66,36 @@ def test_a_stopped_run_ends_with_the_same_bits(how, tree, tmp_path):
     again = start(tree, tmp_path / "cut/results")
     lines = again.stdout.readlines()
     assert again.wait(timeout=120) == 0, again.stderr.read()
-    first = int(lines[0].split(" epoch ")[1].split("/")[0])
-    assert first >= 8  # it did not begin anew
+    first_epoch = int(lines[0].split(" epoch ")[1].split("/")[0])
+    assert first_epoch >= 8  # it did not start over
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
     assert not list((tmp_path / "cut/.runs").rglob("*.safetensors"))
 
 
 def test_a_bar_in_a_terminal(tree, tmp_path):
-    """A person at a terminal sees a bar with the accuracy; a log file sees a line an epoch."""
+    """A terminal shows a bar with the accuracy; a log file gets a line per epoch."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    env = {**os.environ, "PYTHONPATH": str(tree), "TERM": "xterm"}
+    script = RUN.replace("epochs=30", "epochs=2")
     child = subprocess.Popen(
-        [sys.executable, "-c", RUN.replace("epochs=30", "epochs=2"), str(tmp_path / "results")],
+        [sys.executable, "-c", script, str(tmp_path / "results")],
         cwd=tree,
-        env=env,
+        env={**os.environ, "PYTHONPATH": str(tree), "TERM": "xterm"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
     )
     os.close(theirs)
-    said = b""
-    while chunk := _read(ours):
-        said += chunk
+    output = b""
+    while chunk := read_terminal(ours):
+        output += chunk
     assert child.wait(timeout=60) == 0
-    assert b"100%" in said and b"2/2" in said and b"test_acc" in said and b"epoch 1/2" not in said
+    for shown in (b"100%", b"2/2", b"test_acc"):
+        assert shown in output
+    assert b"epoch 1/2" not in output
 
 
-def _read(fd):
+def read_terminal(fd):
     try:
         return os.read(fd, 4096)
     except OSError:  # the other end closed
@@ -93,25 +103,20 @@ def _read(fd):
 
 
 def test_full_disk(tree, tmp_path):
-    """A limit on the size of files stands for a full disk: the checkpoint does not fit, nothing half-written stays."""
-    limited = (
-        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
-        + RUN
-    )
-    env = {**os.environ, "PYTHONPATH": str(tree)}
+    """A limit on the size of files stands for a full disk: the checkpoint does not fit, and no
+    half-written file stays."""
     done = subprocess.run(
-        [sys.executable, "-c", limited, str(tmp_path / "results")],
+        [sys.executable, "-c", LIMIT_FILES + RUN, str(tmp_path / "results")],
         cwd=tree,
-        env=env,
+        env={**os.environ, "PYTHONPATH": str(tree)},
         capture_output=True,
         text=True,
         timeout=120,
+        check=False,
     )
     assert done.returncode == 1
-    assert (
-        "could not write" in done.stderr.splitlines()[-1]
-        and "free some space" in done.stderr.splitlines()[-1]
-    )
+    last_line = done.stderr.splitlines()[-1]
+    assert "could not write" in last_line and "free some space" in last_line
     assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".lock", ".log"}
 
 

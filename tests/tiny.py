@@ -1,4 +1,7 @@
-"""The `zeroinit` command with small suites, to be killed often: python tests/tiny.py run tiny --results-root DIR"""
+"""The `zeroinit` command with small suites that are killed often.
+
+python tests/tiny.py run tiny --results-root DIR
+"""
 
 import sys
 
@@ -9,23 +12,14 @@ from zeroinit.publish.cli import main
 
 def tiny():
     "Six runs of the digits, a second each."
-    return [
-        (fill_in(dataset="digits", init=init, epochs=40, probe_steps=2), range(3))
-        for init in ("bias_normal", "zero")
-    ]
+    settings = dict(dataset="digits", epochs=40, probe_steps=2)
+    return [(fill_in(init=init, **settings), range(3)) for init in ("bias_normal", "zero")]
 
 
 def grown():
-    "Two runs on what $ZEROINIT_DATA calls MNIST."
-    return [
-        (
-            fill_in(
-                dataset="mnist", init=init, epochs=100, train_size=400, batch_size=40, probe_steps=2
-            ),
-            range(1),
-        )
-        for init in ("zero", "bias_normal")
-    ]
+    "Two runs on the data set that $ZEROINIT_DATA calls MNIST."
+    settings = dict(dataset="mnist", epochs=100, train_size=400, batch_size=40, probe_steps=2)
+    return [(fill_in(init=init, **settings), range(1)) for init in ("zero", "bias_normal")]
 
 
 for suite in (tiny, grown):
