@@ -1,10 +1,13 @@
-"""Open notebooks in JupyterLab, in a real browser, run each from top to bottom, and look at what a reader would see.
+"""Run notebooks in JupyterLab, in a real browser, and look at what a reader would see.
 
     python tests/lab.py [--out DIR] [--limit SECONDS] [NOTEBOOK ...]
 
-All of nbs/ if none is named. They run in a copy of the checkout. A line each: the name, the seconds, how many warnings (outputs
-on stderr), and `ok` or what was found; screenshots, a page high each, are kept in DIR. A notebook that hangs is opened once more
-in a fresh page, and its line says so. The exit code is 1 if one failed. It needs Playwright, and a Chromium of the system's.
+A notebook is named by its path below nbs/, with or without .ipynb, as figures/fig_zero. Without
+names, all notebooks run, in a copy of the checkout. Each is run from top to bottom and gets a line:
+its name, the seconds, the number of warnings (outputs on stderr), and `ok` or what was found.
+Screenshots, each a page high, are kept in DIR. A notebook that hangs is run once more in a fresh
+page, and its line says so. The exit code is 1 if a notebook failed. The script needs Playwright and
+the system's Chromium.
 """
 
 import argparse
@@ -38,14 +41,12 @@ QUIET = [
     "--disable-sync",
 ]
 VIEW = {"width": 1200, "height": 2000}
-OPENS = [
-    "--LabApp.default_url=/lab/tree/nbs"
-]  # from the checkout's top, since JupyterLab shows no picture from above where it starts
+# from the checkout's top, since JupyterLab shows no picture from above the folder where it starts
+OPENS = ["--LabApp.default_url=/lab/tree/nbs"]
 # notebooks that would take minutes have parameters to be changed, as a reader would change them
 PARAMETERS = {"run_experiment": 'dataset, epochs = "digits", 2', "benchmark": "quick = True"}
-FRIGHTENS = re.compile(
-    r"Traceback|Error|Warn|deprecated|^[WE]\d{4} ", re.I | re.M
-)  # the last: as torch logs
+# on stderr; the last alternative: as torch logs
+FRIGHTENING = re.compile(r"Traceback|Error|Warn|deprecated|^[WE]\d{4} ", re.I | re.M)
 OPEN = """async path => {
     const app = window.jupyterapp
     await app.restored
@@ -54,35 +55,47 @@ OPEN = """async path => {
     if (!app.shell.leftCollapsed) await app.commands.execute("application:toggle-left-area")
 }"""
 KERNEL = "() => window.opened.sessionContext.session?.kernel?.status"
-RUN = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }"  # not awaited: it ends with the last cell
+# not awaited: it ends with the last cell
+RUN = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }"
 STATE = """() => {
-    const code = window.opened.content.model.sharedModel.cells.filter(c => c.cell_type == "code" && c.source.trim())
+    const cells = window.opened.content.model.sharedModel.cells
+    const code = cells.filter(c => c.cell_type == "code" && c.source.trim())
     const failed = code.flatMap(c => c.outputs).find(o => o.output_type == "error")
+    const waiting = code.filter(c => c.execution_count === null || c.execution_count === undefined)
     return {
         kernel: window.opened.sessionContext.session?.kernel?.status,
-        waiting: code.filter(c => c.execution_count === null || c.execution_count === undefined).length,
+        waiting: waiting.length,
         error: failed ? `${failed.ename}: ${failed.evalue}` : "",
         dialog: [...document.querySelectorAll(".jp-Dialog")].map(d => d.innerText).join(" | "),
     }
 }"""
 SCROLL = """top => {
-    const panel = window.opened.content.node.querySelector(".jp-WindowedPanel-outer"), last = window.opened.content.widgets.at(-1).node
+    const panel = window.opened.content.node.querySelector(".jp-WindowedPanel-outer")
+    const last = window.opened.content.widgets.at(-1).node
     panel.scrollTop = top
-    return [panel.clientHeight, last.isConnected && last.getBoundingClientRect().bottom <= panel.getBoundingClientRect().bottom]
+    const bottom = panel.getBoundingClientRect().bottom
+    return [panel.clientHeight, last.isConnected && last.getBoundingClientRect().bottom <= bottom]
 }"""
-NOT_SHOWN = """() => [
-    ...[...document.querySelectorAll(".jp-OutputArea-output")].map(o => o.innerText).filter(t => /Error displaying widget|Javascript Error|Error rendering|Loading widget/.test(t)),
-    ...[...document.querySelectorAll(".jp-Notebook img")].filter(i => i.complete && !i.naturalWidth && i.src.startsWith(location.origin)).map(i => `no picture: ${i.alt}`),
-]"""
+NOT_SHOWN = """() => {
+    const words = /Error displaying widget|Javascript Error|Error rendering|Loading widget/
+    const outputs = [...document.querySelectorAll(".jp-OutputArea-output")].map(o => o.innerText)
+    const images = [...document.querySelectorAll(".jp-Notebook img")]
+    const missing = images.filter(
+        i => i.complete && !i.naturalWidth && i.src.startsWith(location.origin))
+    return [...outputs.filter(t => words.test(t)), ...missing.map(i => `no picture: ${i.alt}`)]
+}"""
 CLOSE = "async () => { await window.opened.context.save(); window.opened.dispose() }"
 
 
 class Hangs(Exception):
-    """A notebook that stands still. A kernel of ipykernel 7.2 now and then leaves its requests unread; 6 and 7.4 do not."""
+    """A notebook makes no progress.
+
+    A kernel of ipykernel 7.2 now and then leaves its requests unread; 6 and 7.4 do not.
+    """
 
 
 @dataclass
-class Found:
+class Outcome:
     """What became of a notebook."""
 
     name: str
@@ -92,38 +105,36 @@ class Found:
     notes: list = field(default_factory=list)
 
     def __str__(self):
-        again = "".join(f" ({n})" for n in self.notes)
-        return f"{self.name:28}{self.seconds:7.1f} s{self.warnings:4} warnings  {'; '.join(self.problems) or 'ok'}{again}"
+        result = "; ".join(self.problems) or "ok"
+        notes = "".join(f" ({note})" for note in self.notes)
+        return f"{self.name:28}{self.seconds:7.1f} s{self.warnings:4} warnings  {result}{notes}"
 
 
-def copied(folder):
-    """A copy of the checkout, to run in; its top."""
-    made = Path(folder).resolve() / "zeroinit"
-    shutil.copytree(
-        TOP,
-        made,
-        ignore=shutil.ignore_patterns(
-            ".*", "_*cache*", "__pycache__", "build", "dist", "demo", "*.egg-info"
-        ),
-    )
+def copy_checkout(folder):
+    """Copy the checkout, to run in; return the top of the copy."""
+    top = Path(folder).resolve() / "zeroinit"
+    ignored = (".*", "_*cache*", "__pycache__", "build", "dist", "demo", "*.egg-info")
+    shutil.copytree(TOP, top, ignore=shutil.ignore_patterns(*ignored))
     for name, line in PARAMETERS.items():
-        parametrize(made / f"nbs/{name}.ipynb", line)
-    return made
+        set_parameters(top / f"nbs/{name}.ipynb", line)
+    return top
 
 
-def parametrize(path, line):
-    """Change a notebook's parameters."""
-    nb = json.loads(path.read_text())
-    (cell,) = [c for c in nb["cells"] if "parameters" in c["metadata"].get("tags", [])]
+def set_parameters(path, line):
+    """Add a line to a notebook's parameters."""
+    notebook = json.loads(path.read_text())
+    tagged = [c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    (cell,) = tagged
     cell["source"] = [*cell["source"], "\n" + line]
-    path.write_text(json.dumps(nb))
+    path.write_text(json.dumps(notebook))
 
 
-def settings(folder):
-    """Jupyter's own folders, all new, so that nobody's settings matter and nobody's history is written to."""
-    told = Path(folder) / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
-    told.parent.mkdir(parents=True)
-    told.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+def jupyter_folders(folder):
+    """New folders for Jupyter, so that no settings of this machine count and no history is kept."""
+    settings = "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    path = Path(folder) / settings
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     names = dict(
         JUPYTERLAB_SETTINGS_DIR="settings",
         JUPYTERLAB_WORKSPACES_DIR="workspaces",
@@ -132,7 +143,7 @@ def settings(folder):
         JUPYTER_RUNTIME_DIR="runtime",
         IPYTHONDIR="ipython",
     )
-    return {k: str(Path(folder) / v) for k, v in names.items()}
+    return {variable: str(Path(folder) / name) for variable, name in names.items()}
 
 
 def free_port():
@@ -141,16 +152,19 @@ def free_port():
         return s.getsockname()[1]
 
 
-def answers(url, process, log, limit=120):
+def open_url(request, timeout):
+    """Open a URL of this machine, past any proxy."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return opener.open(request, timeout=timeout)
+
+
+def wait_for_server(url, process, log, limit=120):
     """Wait until the server answers."""
     until = time.monotonic() + limit
     while time.monotonic() < until and process.poll() is None:
         try:
-            return (
-                urllib.request.build_opener(urllib.request.ProxyHandler({}))
-                .open(url, timeout=5)
-                .read()
-            )
+            open_url(url, timeout=5).read()
+            return
         except OSError:
             time.sleep(0.2)
     raise RuntimeError(f"JupyterLab did not start: {Path(log).read_text()[-2000:]}")
@@ -159,9 +173,10 @@ def answers(url, process, log, limit=120):
 @contextmanager
 def server(tree, folder, env=None):
     """JupyterLab as `make lab` starts it in `tree`; its address and its token."""
-    port, token, log = free_port(), secrets.token_hex(16), Path(folder) / "server.log"
-    env = {**os.environ, "PYTHONPATH": str(tree), **settings(folder), **(env or {})}
-    args = [
+    port, token = free_port(), secrets.token_hex(16)
+    log = Path(folder) / "server.log"
+    env = {**os.environ, "PYTHONPATH": str(tree), **jupyter_folders(folder), **(env or {})}
+    arguments = [
         *OPENS,
         "--no-browser",
         "--expose-app-in-browser",
@@ -171,18 +186,18 @@ def server(tree, folder, env=None):
         "--ServerApp.port_retries=0",
         f"--IdentityProvider.token={token}",
     ]
-    with open(log, "wb") as said:
+    with open(log, "wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jupyter", "lab", *args],
+            [sys.executable, "-m", "jupyter", "lab", *arguments],
             cwd=tree,
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
     try:
-        answers(f"http://127.0.0.1:{port}/api/status?token={token}", process, log)
+        wait_for_server(f"http://127.0.0.1:{port}/api/status?token={token}", process, log)
         yield f"http://127.0.0.1:{port}", token
     finally:
         process.send_signal(signal.SIGTERM)
@@ -198,158 +213,182 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as p:
-        made = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         try:
-            yield made
+            yield chromium
         finally:
-            made.close()
+            chromium.close()
 
 
-def ask(address, path, method="GET"):
-    """A question to the server, past any proxy."""
-    base, token = address
-    request = urllib.request.Request(
-        f"{base}/api/{path}", method=method, headers={"Authorization": f"token {token}"}
-    )
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-        request, timeout=30
-    ) as r:
-        return json.loads(r.read() or "null")
+def call_api(address, path, method="GET"):
+    """Call the server's API."""
+    url, token = address
+    headers = {"Authorization": f"token {token}"}
+    request = urllib.request.Request(f"{url}/api/{path}", method=method, headers=headers)
+    with open_url(request, timeout=30) as response:
+        return json.loads(response.read() or "null")
 
 
 def end_kernels(address):
     """Shut all kernels down."""
-    for s in ask(address, "sessions"):
-        ask(address, f"sessions/{s['id']}", "DELETE")
+    for session in call_api(address, "sessions"):
+        call_api(address, f"sessions/{session['id']}", "DELETE")
 
 
-def patient(page, question, happy, patience):
-    """Ask the page until the answer is a happy one; `Hangs` after `patience` seconds."""
+def wait_for(page, script, is_expected, patience):
+    """Evaluate a script until its value is expected; `Hangs` after `patience` seconds."""
     until = time.monotonic() + patience
-    while not happy(told := page.evaluate(question)):
+    while True:
+        value = page.evaluate(script)
+        if is_expected(value):
+            return value
         if time.monotonic() > until:
-            raise Hangs(f"{told} after {patience} s")
+            raise Hangs(f"{value} after {patience} s")
         page.wait_for_timeout(250)
-    return told
 
 
 def run_all(page, address, limit, still=20):
-    """Run all cells, and wait for the last; the first error. An idle kernel with cells to go stands still."""
+    """Run all cells, wait for the last and return the first error.
+
+    `Hangs` if the kernel is idle for `still` seconds while cells wait, or after `limit` seconds.
+    """
     page.evaluate(RUN)
-    until, moved, before = time.monotonic() + limit, time.monotonic(), None
+    until, last_progress, before = time.monotonic() + limit, time.monotonic(), None
     while True:
-        told = page.evaluate(STATE)
-        if told["error"] or (told["kernel"] == "idle" and not told["waiting"]):
-            return told["error"]
-        if told != before or told["kernel"] == "busy":
-            moved, before = time.monotonic(), told
-        if time.monotonic() > min(until, moved + still):
-            raise Hangs(
-                f"{told}, the server says {[k['execution_state'] for k in ask(address, 'kernels')]}"
-            )
+        state = page.evaluate(STATE)
+        is_done = state["kernel"] == "idle" and not state["waiting"]
+        if state["error"] or is_done:
+            return state["error"]
+        if state != before or state["kernel"] == "busy":
+            last_progress, before = time.monotonic(), state
+        if time.monotonic() > min(until, last_progress + still):
+            kernels = [k["execution_state"] for k in call_api(address, "kernels")]
+            raise Hangs(f"{state}, the server says {kernels}")
         page.wait_for_timeout(250)
 
 
-def pictures(page, path, most=40):
-    """Screenshots from top to end, and what JupyterLab itself could not show."""
-    top, bad = 0, {}
+def take_screenshots(page, path, most=40):
+    """Take screenshots from top to bottom; return what JupyterLab itself could not show."""
+    top, not_shown = 0, {}
     for part in range(1, most + 1):
         page.evaluate(SCROLL, top)
         page.wait_for_timeout(600)
-        height, end = page.evaluate(SCROLL, top)
-        bad |= dict.fromkeys(page.evaluate(NOT_SHOWN))
+        height, is_end = page.evaluate(SCROLL, top)
+        not_shown |= dict.fromkeys(page.evaluate(NOT_SHOWN))
         page.screenshot(path=f"{path}-{part}.png")
-        if end:
+        if is_end:
             break
         top += height - 40
-    return list(bad)
+    return list(not_shown)
 
 
 def outputs(path):
-    """The outputs of an executed notebook: its kind, or the stream's name, and its text."""
+    """Yield each output of an executed notebook: its kind, or the stream's name, and its text."""
     for cell in json.loads(path.read_text())["cells"]:
-        for o in cell.get("outputs", []):
-            data = {k: v for k, v in o.get("data", {}).items() if k.startswith("text/")}
-            text = [o.get("text", ""), *data.values(), o.get("evalue", "")]
-            yield o.get("name", o["output_type"]), "\n".join("".join(t) for t in text)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            texts = [text for kind, text in data.items() if kind.startswith("text/")]
+            texts = [output.get("text", ""), *texts, output.get("evalue", "")]
+            name = output.get("name", output["output_type"])
+            yield name, "\n".join("".join(text) for text in texts)
 
 
-def judge(path, tree):
-    """How many outputs of a notebook are on stderr, and what would frighten its reader or hold on this machine only."""
-    here = [str(tree), str(TOP), sys.prefix, tempfile.gettempdir() + "/", str(Path.home()) + "/"]
-    problems, warnings = [], 0
+def check_outputs(path, tree):
+    """Return the number of outputs on stderr, and the problems of all outputs.
+
+    A problem is a frightening text on stderr, or a path of this machine.
+    """
+    temporary, home = tempfile.gettempdir() + "/", str(Path.home()) + "/"
+    paths = [str(tree), str(TOP), sys.prefix, temporary, home]
+    n_warnings, problems = 0, []
     for name, text in outputs(path):
-        warnings += name == "stderr"
-        if name == "stderr" and FRIGHTENS.search(text):
-            problems.append(f"stderr: {text.strip()[:300]!r}")
-        elif found := next((text.index(h) for h in here if h in text), -1) + 1:
-            problems.append(f"a path of this machine: {text[max(0, found - 60) : found + 100]!r}")
-    return warnings, problems
+        if name == "stderr":
+            n_warnings += 1
+            if FRIGHTENING.search(text):
+                problems.append(f"stderr: {text.strip()[:300]!r}")
+                continue
+        positions = [text.index(p) for p in paths if p in text]
+        if positions:
+            excerpt = text[max(0, positions[0] - 60) : positions[0] + 100]
+            problems.append(f"a path of this machine: {excerpt!r}")
+    return n_warnings, problems
 
 
-def once(page, address, path, tree, out, limit):
-    """Open a notebook, run it, photograph it, save it; the first error."""
-    page.goto(f"{address[0]}/lab?token={address[1]}&reset", timeout=60_000)
+def notebook_name(path, tree):
+    """The path of a notebook below nbs/, without its suffix, as figures/fig_zero."""
+    return path.relative_to(tree / "nbs").with_suffix("").as_posix()
+
+
+def screenshot_path(out, name):
+    """Where a notebook's screenshots are kept, without their number."""
+    return out / name.replace("/", "-")
+
+
+def run_once(page, address, path, tree, out, limit):
+    """Open a notebook, run it, take screenshots and save it; return warnings and problems."""
+    url, token = address
+    page.goto(f"{url}/lab?token={token}&reset", timeout=60_000)
     page.wait_for_function("() => window.jupyterapp", timeout=60_000)
-    page.evaluate(OPEN, f"nbs/{path.name}")
-    patient(page, KERNEL, lambda status: status == "idle", 60)
+    page.evaluate(OPEN, path.relative_to(tree).as_posix())
+    wait_for(page, KERNEL, lambda status: status == "idle", 60)
     error = run_all(page, address, limit)
-    unshown = pictures(page, out / path.stem)
+    not_shown = take_screenshots(page, screenshot_path(out, notebook_name(path, tree)))
     page.evaluate(CLOSE)
-    warnings, problems = judge(path, tree)
-    return warnings, [*([error] if error else []), *unshown, *problems]
+    n_warnings, problems = check_outputs(path, tree)
+    errors = [error] if error else []
+    return n_warnings, [*errors, *not_shown, *problems]
 
 
-def visit(chrome, address, tree, path, out, limit=1200):
-    """Run one notebook, in a page of its own; once more in a fresh one if it hangs."""
+def run_in_page(chrome, address, tree, path, out, limit=1200):
+    """Run a notebook in a page of its own, and once more in a fresh one if it hangs."""
     from playwright.sync_api import Error
 
-    found, source = Found(path.stem), path.read_text()
+    name, source = notebook_name(path, tree), path.read_text()
+    outcome = Outcome(name)
     for attempt in (1, 2):
         page = chrome.new_page(viewport=VIEW)
         start = time.monotonic()
         try:
-            found.warnings, found.problems = once(page, address, path, tree, out, limit)
+            warnings, problems = run_once(page, address, path, tree, out, limit)
+            outcome.warnings, outcome.problems = warnings, problems
             break
         except (Hangs, Error) as e:
-            found.notes.append(f"hung: {str(e).splitlines()[0]}")
-            page.screenshot(path=out / f"{path.stem}-hangs-{attempt}.png")
-            found.problems = ["hangs"]
+            outcome.notes.append(f"hung: {str(e).splitlines()[0]}")
+            outcome.problems = ["hangs"]
+            page.screenshot(path=f"{screenshot_path(out, name)}-hangs-{attempt}.png")
             path.write_text(source)
         finally:
-            found.seconds = time.monotonic() - start
+            outcome.seconds = time.monotonic() - start
             page.close()
             end_kernels(address)
-    return found
+    return outcome
 
 
 def main(args=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "notebooks", nargs="*", metavar="NOTEBOOK", help="names in nbs/; all, if none is named"
+        "notebooks", nargs="*", metavar="NOTEBOOK", help="paths below nbs/; all, if none is named"
     )
     parser.add_argument("--out", default=".runs/lab", help="folder for screenshots")
     parser.add_argument("--limit", type=float, default=1200, help="seconds a notebook may take")
-    told = parser.parse_args(args)
+    options = parser.parse_args(args)
     if not CHROMIUM:
         sys.exit("there is no Chromium here; install the package chromium of your system")
-    out = Path(told.out).resolve()
+    out = Path(options.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
+    n_failed = 0
     with tempfile.TemporaryDirectory() as d:
-        tree = copied(d)
-        names = [Path(n).stem for n in told.notebooks] or sorted(
-            p.stem for p in (tree / "nbs").glob("*.ipynb")
-        )
-        failed = []
+        tree = copy_checkout(d)
+        paths = [tree / "nbs" / f"{n.removesuffix('.ipynb')}.ipynb" for n in options.notebooks]
+        paths = paths or sorted((tree / "nbs").rglob("*.ipynb"))
         with server(tree, d) as address, browser() as chrome:
-            for name in names:
-                found = visit(chrome, address, tree, tree / f"nbs/{name}.ipynb", out, told.limit)
-                failed += [name] if found.problems else []
-                print(found, flush=True)
-    print(
-        f"{len(names) - len(failed)} of {len(names)} ran without a complaint; screenshots: {told.out}"
-    )
-    return bool(failed)
+            for path in paths:
+                outcome = run_in_page(chrome, address, tree, path, out, options.limit)
+                n_failed += bool(outcome.problems)
+                print(outcome, flush=True)
+    n_ok = len(paths) - n_failed
+    print(f"{n_ok} of {len(paths)} ran without a complaint; screenshots: {options.out}")
+    return bool(n_failed)
 
 
 if __name__ == "__main__":
