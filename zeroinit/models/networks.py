@@ -151,7 +151,7 @@ def bottleneck_resnet(
     blocks: Sequence[int] = (4, 4, 4, 4),  # in each stage
     width: int = 64,  # of the first stage
 ) -> nn.Module:  # (B, C, H, W) -> (B, classes)
-    "ResNet with ReLU, no convolution biases, a max pool after the stem (Seo 2025, ResNet notebook)."
+    "ResNet with ReLU, no convolution biases, a max pool behind the stem (Seo 2025, its notebook)."
     return resnet(image_shape, blocks, classes, width, pool=True)
 
 # %% ../../nbs/models/01_networks.ipynb #071639b2
