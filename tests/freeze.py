@@ -109,7 +109,10 @@ IMPORTS = {
         ("zeroinit.evidence.verdicts", "spoken"),
         ("zeroinit.verdicts", "spoken"),
     ],
-    "report_table": [("zeroinit.publish.report", "table"), ("zeroinit.report", "table")],
+    "report_table": [
+        ("zeroinit.publish.report", "results_table"),
+        ("zeroinit.report", "table"),
+    ],
     "parser": [
         ("zeroinit.publish.cli", "make_parser"),
         ("zeroinit.publish.cli", "parser"),
