@@ -1,7 +1,7 @@
 """How the library reads, in numbers: `python tests/measures.py [FILE ...]`.
 
 Without a file, all modules of zeroinit/ are measured. Counted over code lines: without docstrings,
-comments and empty lines.
+comments, empty lines, and the `__all__` that nbdev writes at the top of a module.
 """
 
 import ast
@@ -55,7 +55,12 @@ def code_lines(source):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            for row in range(node.lineno, node.end_lineno + 1):
+                lines[row - 1] = ""
+    for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
             continue
