@@ -6,31 +6,30 @@ from pathlib import Path
 import pytest
 import torch
 
-from zeroinit.diagnostics.zoo import ARCHITECTURES, row
+from zeroinit.diagnostics.zoo import ARCHITECTURES, try_schemes
 
-RECORD = json.loads((Path(__file__).resolve().parent.parent / "results/zoo.json").read_text())[
-    "schemes"
-]
+TOP = Path(__file__).resolve().parent.parent
+RECORD = json.loads((TOP / "results/zoo.json").read_text())["schemes"]
+ANYWHERE = ("default", "zero", "zero_head", "kaiming_normal", "zero_hadamard")
 
 torch.set_num_threads(1)  # as many tests as cores run at a time
 
 
-def test_record_is_whole():
+def test_record_is_complete():
+    """The same schemes on every architecture; schemes newer than the record may be missing."""
     from zeroinit import schemes
 
     assert list(RECORD) == list(ARCHITECTURES)
-    assert {tuple(r) for r in RECORD.values()} == {tuple(schemes())}
+    recorded = {tuple(row) for row in RECORD.values()}
+    assert len(recorded) == 1
+    assert set(recorded.pop()) <= set(schemes())
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_each_scheme_applies_or_is_refused_by_name(name):
-    found = row(name)
-    assert "not finite" not in found.values()
-    assert found == RECORD[name]
-    assert {
-        found[s] for s in ("default", "zero", "zero_head", "kaiming_normal", "zero_hadamard")
-    } == {"applied"}
-    assert all(
-        what == "applied" or what.startswith(("needs a", "cannot treat layer "))
-        for what in found.values()
-    )
+    found = try_schemes(name)
+    assert {scheme: found[scheme] for scheme in RECORD[name]} == RECORD[name]
+    assert {found[scheme] for scheme in ANYWHERE} == {"applied"}
+    for scheme, result in found.items():
+        reasons = ("needs a", "cannot treat layer ")
+        assert result == "applied" or result.startswith(reasons), (scheme, result)

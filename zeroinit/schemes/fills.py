@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ZERO', 'Fills', 'SCHEMES', 'Rule', 'check_finite', 'check_bool', 'constant', 'normal', 'uniform', 'linspace',
            'torch_rule', 'partial_identity', 'padded_identity', 'hadamard', 'zero_hadamard_matrix', 'center_tap',
-           'random_stream', 'Change', 'Untreatable', 'Scheme', 'scheme', 'descriptions', 'scheme_arguments']
+           'named_stream', 'Change', 'Untreatable', 'Scheme', 'scheme', 'descriptions', 'scheme_arguments']
 
 # %% ../../nbs/schemes/01_fills.ipynb #29386ff5
 import hashlib
@@ -166,11 +166,11 @@ def center_tap(
     return Rule(text, fill)
 
 # %% ../../nbs/schemes/01_fills.ipynb #aa96f406
-def random_stream(
+def named_stream(
     base: int,  # one draw from the caller's generator
-    name: str,  # of the parameter
+    name: str,  # of the parameter, or of what is drawn
 ) -> torch.Generator:  # on the CPU
-    "The random stream of one parameter."
+    "The random stream that belongs to a name."
     digest = hashlib.sha256(f"{base}:{name}".encode()).digest()
     seed = int.from_bytes(digest[:8], "big") >> 1  # 63 bits, as manual_seed takes them
     return torch.Generator().manual_seed(seed)

@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 import torch.nn.utils.parametrize as parametrize
 
-from .fills import random_stream
+from .fills import named_stream
 from .layers import NORMS, feature_sizes
 
 # %% ../../nbs/schemes/04_hooks.ipynb #1ab431fb
@@ -50,7 +50,7 @@ class TransientNoise:
             self.remove()
             return None
 
-        g = random_stream(self.base, f"{self.name}:{layer.training}:{count}")
+        g = named_stream(self.base, f"{self.name}:{layer.training}:{count}")
         noise = torch.empty(_features(layer)).uniform_(-self.bound, self.bound, generator=g)
         noise = noise.to(output, non_blocking=True)
         # features are the last dimension, or else the second, as in LayerNorm2d

@@ -23,7 +23,7 @@ from zeroinit.schemes.fills import (
     Untreatable,
     check_bool,
     descriptions,
-    random_stream,
+    named_stream,
     scheme_arguments,
 )
 from .hooks import is_scaled, remove_changes_
@@ -405,7 +405,7 @@ def _draw(treatments, base):
         # half precision is drawn in float32, so that every dtype but float64 sees the same draws
         dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
         rule = treatment.rule
-        stream = random_stream(base, rule.stream or name)
+        stream = named_stream(base, rule.stream or name)
         drawn[name] = rule.fill(torch.empty(tensor.shape, dtype=dtype), stream)
     return drawn
 
