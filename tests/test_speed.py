@@ -193,8 +193,7 @@ def test_precisions(device, precision):
 @cuda
 @pytest.mark.parametrize("speed", ["plain", "auto", "compile"])
 def test_an_epoch_asks_the_host_nothing(speed, monkeypatch):
-    plain = train("cnn", "plain", "cpu", epochs=2)
-    assert_same(train("cnn", "plain", "cuda", epochs=2), plain, 1e-6)
+    """After the first epochs, in which libraries and recordings may, only its row is read."""
     epochs, recordings = [], []
 
     def capture_and_count(*args, **kwargs):

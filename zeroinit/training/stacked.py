@@ -154,8 +154,8 @@ class StackedBatches:
         "Apply each model's own augmentation to its part of the images."
         size = len(x) // len(self.trains)
         parts = zip(self.trains, x.split(size), y.split(size), strict=True)
-        moved = [train.augmented(own_x, own_y) for train, own_x, own_y in parts]
-        images, labels = zip(*moved, strict=True)
+        augmented = [train.augmented(own_x, own_y) for train, own_x, own_y in parts]
+        images, labels = zip(*augmented, strict=True)
         return torch.cat(images), torch.cat(labels)
 
     def at(self, order):  # (S, N) rows of images
