@@ -214,14 +214,15 @@ def format_table(
     rows: list,  # of dicts with the same keys
 ) -> str:  # lines to print
     "A table as text; numbers to the right, None as a question mark."
-    lines = []
+    columns = []
     for name in rows[0]:
         values = [row[name] for row in rows]
         cells = [name] + [_format_cell(value) for value in values]
         width = max(map(len, cells))
         is_numeric = all(isinstance(value, (int, float, type(None))) for value in values)
-        lines.append([cell.rjust(width) if is_numeric else cell.ljust(width) for cell in cells])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*lines, strict=True))
+        columns.append([cell.rjust(width) if is_numeric else cell.ljust(width) for cell in cells])
+    lines = zip(*columns, strict=True)
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def _format_cell(value):
