@@ -23,11 +23,10 @@ def is_kind(
     "Whether a layer is of one of these types; norms of other libraries count as norms."
     if isinstance(layer, kinds):
         return True
+    if nn.LayerNorm not in kinds or "Norm" not in type(layer).__name__:
+        return False
     weight = getattr(layer, "weight", None)
-    looks_like_norm = (
-        "Norm" in type(layer).__name__ and isinstance(weight, Tensor) and weight.ndim == 1
-    )
-    return looks_like_norm and nn.LayerNorm in kinds
+    return isinstance(weight, Tensor) and weight.ndim == 1
 
 # %% ../../nbs/schemes/00_layers.ipynb #bc16faf9
 def fan_in(

@@ -276,8 +276,9 @@ def _feed_forward_pairs(model):
         if not isinstance(first, LAYERS) or not isinstance(second, LAYERS):
             continue
         inputs, hidden = feature_sizes(first)
-        is_pointwise = fan_in(first) == inputs  # linear, or a 1 x 1 convolution without groups
-        if is_pointwise and inputs < hidden and feature_sizes(second) == (hidden, inputs):
+        if inputs >= hidden or feature_sizes(second) != (hidden, inputs):
+            continue
+        if fan_in(first) == inputs:  # linear, or a 1 x 1 convolution without groups
             names = [child_name(name, child) for child in (first_name, second_name)]
             pairs.append(tuple(plain_name(n) for n in names))
     return pairs
