@@ -13,9 +13,10 @@ import lab
 import pytest
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
-pytestmark = pytest.mark.skipif(
-    not lab.CHROMIUM, reason="there is no Chromium here to open JupyterLab in"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not lab.CHROMIUM, reason="there is no Chromium here to open JupyterLab in"),
+]
 
 QUICK = ["index", "run_experiment", "figures/fig_zero", "basics/03_tables"]
 # nothing listens there: as without a network

@@ -17,6 +17,8 @@ import torch
 
 from zeroinit.data.datasets import load, write_npz
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'zeroinit[ray]'")
 TESTS = Path(__file__).resolve().parent
 CLUSTER = """

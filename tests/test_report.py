@@ -4,6 +4,10 @@ import hashlib
 import shutil
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_same_records_same_bytes(tree, call, tmp_path):
     copy = shutil.copytree(tree, tmp_path / "zeroinit")

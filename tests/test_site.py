@@ -22,6 +22,8 @@ import zeroinit
 from zeroinit.data import batches
 from zeroinit.publish.site import notebook_heading
 
+pytestmark = pytest.mark.slow
+
 TOP = Path(__file__).resolve().parent.parent
 SHOTS = os.environ.get("ZEROINIT_SHOTS")  # a folder that keeps screenshots
 CHROMIUM = next(

@@ -8,6 +8,8 @@ import torch
 
 from zeroinit.diagnostics.zoo import ARCHITECTURES, try_schemes
 
+pytestmark = pytest.mark.slow
+
 TOP = Path(__file__).resolve().parent.parent
 RECORD = json.loads((TOP / "results/zoo.json").read_text())["schemes"]
 ANYWHERE = ("default", "zero", "zero_head", "kaiming_normal", "zero_hadamard")
