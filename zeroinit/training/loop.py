@@ -32,7 +32,7 @@ def train_epoch(
     batches: Iterable,  # (x, y) batches on the model's device
     probes: Iterable = (),  # called after each backward pass, if one of them needs it
 ) -> Tensor:  # (3,) or (S, 3) sums on the device: loss, correct answers, images
-    "Train on each batch once, without reading from the device."
+    "Train on each batch once, without reading from the device; raise `Refused` if there is none."
     step.model.train()
     observing = []
     if any(probe.needs_steps for probe in probes):
@@ -355,7 +355,8 @@ def fit(
 ) -> dict:
     """Train a model, and evaluate it after each epoch.
 
-    `after_epoch` is called once the epoch's checkpoint is saved.
+    `after_epoch` is called once the epoch's checkpoint is saved. Raises `Refused` for a list of
+    models, and for a recipe that cannot be followed.
 
     Returns
         status: `done`, or `diverged` if a training loss was not finite

@@ -127,7 +127,7 @@ def make_optimizer(
     params,  # parameters of a model
     lr: float = 1e-3,  # learning rate
 ):  # with `zero_grad`, `step`, `state_dict`, `load_state_dict` and `param_groups`
-    "The optimizer of a recipe."
+    "The optimizer of a recipe; raise `ValueError` for another name."
     if name == "adam":
         return Adam(params, lr=lr)
     if name == "sgd":
