@@ -35,7 +35,7 @@ SAYS_NOTHING = re.compile(
     r"|\| *hide|google\.colab|\bimport |zeroinit report. runs it"
 )
 CODE_IN_HEADING = re.compile(r"\| *hide|google\.colab|^import ")
-HOSTS = {"altair-viz.github.io"}  # of other works and tools that a page names
+HOSTS = {"altair-viz.github.io", "peps.python.org"}  # of tools and texts that a page names
 COLAB = "https://colab.research.google.com/github/zeroinit/zeroinit/blob/main/"
 OURS = "https://github.com/zeroinit/zeroinit"
 ADDRESSES = re.compile(r"0x[0-9a-f]{8,}|/home/|/root/|/tmp/")
@@ -257,7 +257,7 @@ def reference_page(f):
 def test_functions_say_what_they_take_and_give(site, read):
     name = reference_page(zeroinit.initialize)
     text = page_text(site / name)
-    for words in ("source of all randomness", "initialize(model, ", "Returns"):
+    for words in ("source of all random numbers", "initialize(model, ", "Returns"):
         assert words in text
     assert "def initialize" not in text
     notebooks = [link for link in read[name].links if link.startswith("../../nbs/schemes/")]
