@@ -6,7 +6,6 @@
 __all__ = ['root', 'at_root', 'atomic', 'writable']
 
 # %% ../../nbs/basics/01_files.ipynb #b55c943b
-import contextlib
 import os
 import tempfile
 import uuid

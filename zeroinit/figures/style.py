@@ -8,13 +8,11 @@ __all__ = ['PALETTE', 'COLORS', 'SCHEME_LABELS', 'DATASET_LABELS', 'MODEL_LABELS
            'check_one_experiment', 'NothingToDraw', 'SchemeRuns', 'select_runs']
 
 # %% ../../nbs/figures/00_style.ipynb #8d195689
-import tempfile
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
-import pandas as pd
 
 from ..basics.errors import Refused
 from ..basics.files import at_root, atomic

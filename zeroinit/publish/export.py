@@ -14,7 +14,7 @@ from ..diagnostics.probes import STATISTICS
 from ..experiments.config import config_hash, scheme_label
 from ..experiments.records import records
 from ..experiments.suites import of_suite
-from .report import no_records
+from .report import no_records_message
 
 # %% ../../nbs/publish/01_export.ipynb #f1a00006
 def quantile_histogram(
@@ -98,7 +98,7 @@ def write_tensorboard(
     if suite:
         selected = of_suite(selected, suite)
     if not selected:
-        raise no_records(results_root, suite)
+        raise Refused(no_records_message(results_root, suite))
     folders = []
     for record in selected:
         folder = _events_folder(out, record)
