@@ -10,8 +10,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "pick": "errors",
         "root": "files",
         "at_root": "files",
-        "atomic": "files",
-        "writable": "files",
+        "write_atomically": "files",
+        "ensure_writable": "files",
         "Table": "tables",
     },
 )

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ..basics.errors import Refused, pick
-from ..basics.files import atomic, writable
+from ..basics.files import ensure_writable, write_atomically
 
 # %% ../../nbs/data/00_datasets.ipynb #6fc5be42
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def write_npz(
     They are not compressed, so that they load at the speed of the disk.
     """
     arrays = check_arrays(arrays, str(path))
-    return atomic(path, lambda f: np.savez(f, **arrays))
+    return write_atomically(path, lambda f: np.savez(f, **arrays))
 
 # %% ../../nbs/data/00_datasets.ipynb #390382a5
 def _is_no_plain_npz(error):
@@ -303,7 +303,7 @@ def download_folder(
 ) -> Iterator[Path]:  # a folder to download into, removed at the end
     "A temporary folder to download and decode in. Raise `Refused` if the download fails."
     is_new = not folder.exists()
-    writable(folder)
+    ensure_writable(folder)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
             try:

@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 
 from ..basics.errors import Refused, pick
-from ..basics.files import at_root, atomic
+from ..basics.files import at_root, write_atomically
 from ..schemes.initialization import initialize, schemes
 
 # %% ../../nbs/diagnostics/03_zoo.ipynb #ea6197eb
@@ -150,5 +150,5 @@ def write_zoo(
     for name in ARCHITECTURES if names is None else names:
         found["schemes"][name] = try_schemes(name)
     content = json.dumps(found, indent=1).encode()
-    atomic(at_root(path), lambda file: file.write(content))
+    write_atomically(at_root(path), lambda file: file.write(content))
     return found

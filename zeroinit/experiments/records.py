@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ..basics.errors import Refused, Unwritable, pick
-from ..basics.files import at_root, atomic
+from ..basics.files import at_root, write_atomically
 from .config import DEFAULTS, Experiment, config_hash, scheme_label
 
 # %% ../../nbs/experiments/01_records.ipynb #9b871ab4
@@ -164,7 +164,7 @@ def write_record(
 
     body = text.removesuffix("}")
     sealed = f'{body}{_SEAL}{_seal(path, body)}"}}\n'
-    return atomic(path, lambda file: file.write(sealed.encode()))
+    return write_atomically(path, lambda file: file.write(sealed.encode()))
 
 # %% ../../nbs/experiments/01_records.ipynb #8be19d27
 def _read_sealed(path):

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from ..basics.errors import Refused
-from ..basics.files import at_root, writable
+from ..basics.files import at_root, ensure_writable
 from ..data.batches import Batches, augmentation, pixel_scaling
 from ..data.datasets import holdout
 from ..diagnostics.probes import Gradients, Symmetry, Wake, layer_weights
@@ -492,7 +492,7 @@ def run(
 ) -> list[dict]:  # a record for each seed
     "Run an experiment's seeds; those that have a record are read instead."
     # check what can be checked before anything is loaded
-    root = writable(at_root(results_root))
+    root = ensure_writable(at_root(results_root))
     device = find_device(device)
     data_root = str(data_root) if data_root else os.environ.get("ZEROINIT_DATA")
     check_speed(speed, device.type)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..basics.errors import pick
-from ..basics.files import at_root, atomic
+from ..basics.files import at_root, write_atomically
 from .config import PROTOCOLS, config_hash
 from .protocols import fill_in
 
@@ -331,7 +331,7 @@ def write_compared_schemes(
     for model, settings in _COMPARED_ON.items():
         lines += [f"{model},{scheme}" for scheme in compared_schemes(settings["roles"])]
     text = "\n".join(lines) + "\n"
-    return atomic(path or _table_path(), lambda file: file.write(text.encode()))
+    return write_atomically(path or _table_path(), lambda file: file.write(text.encode()))
 
 # %% ../../nbs/experiments/05_suites.ipynb #85536bfc
 def _schemes_of(model):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..basics.files import at_root, atomic, writable
+from ..basics.files import at_root, ensure_writable, write_atomically
 from .style import PALETTE, panels
 
 # %% ../../nbs/figures/06_motion.ipynb #3fe4bfb1
@@ -121,7 +121,7 @@ def save_motion(
     "Write an animation as a GIF."
     from PIL import Image
 
-    path = writable(at_root(images)) / f"{name}.gif"
+    path = ensure_writable(at_root(images)) / f"{name}.gif"
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder, "drawn.gif")
         timed = Path(folder, "timed.gif")
@@ -130,7 +130,7 @@ def save_motion(
             durations = [round(1000 * seconds(k)) for k in range(gif.n_frames - 1)]  # milliseconds
             gif.save(timed, save_all=True, duration=[*durations, 2000], loop=0)
         data = timed.read_bytes()
-    return atomic(path, lambda file: file.write(data))
+    return write_atomically(path, lambda file: file.write(data))
 
 # %% ../../nbs/figures/06_motion.ipynb #5b0e7c22
 _REPRODUCIBLE = "-threads 1 -filter_threads 1 -fflags +bitexact -flags:v +bitexact -map_metadata -1"

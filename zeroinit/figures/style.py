@@ -15,7 +15,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 
 from ..basics.errors import Refused
-from ..basics.files import at_root, atomic
+from ..basics.files import at_root, write_atomically
 from ..diagnostics.layer_map import SEABORN_THEME
 
 # %% ../../nbs/figures/00_style.ipynb #15323cb8
@@ -213,8 +213,8 @@ def save(
         with plt.rc_context({"svg.hashsalt": name}):
             fig.savefig(file, format="svg", metadata={"Date": None})
 
-    atomic(png, write_png)
-    atomic(png.with_suffix(".svg"), write_svg)
+    write_atomically(png, write_png)
+    write_atomically(png.with_suffix(".svg"), write_svg)
     return png
 
 # %% ../../nbs/figures/00_style.ipynb #7e21c0aa

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..basics.files import at_root, atomic
+from ..basics.files import at_root, write_atomically
 from ..data.batches import Batches, augmentation
 from ..data.datasets import load
 from ..diagnostics.probes import Gradients, Symmetry
@@ -452,4 +452,4 @@ def write_benchmark(
     text = json.dumps(benchmark, indent=1, allow_nan=False)
     path = at_root(results_root) / "benchmarks" / f"{name}-{env['threads']}-threads.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return atomic(path, lambda f: f.write(text.encode() + b"\n"))
+    return write_atomically(path, lambda f: f.write(text.encode() + b"\n"))

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from ..basics.errors import Refused
-from ..basics.files import at_root, atomic
+from ..basics.files import at_root, write_atomically
 from ..evidence.claims import DATASET_TITLES
 from ..evidence.verdicts import effects, verdicts
 from ..experiments.config import DEFAULTS, config_hash
@@ -894,7 +894,7 @@ def write_explorer(
     results_root: str | Path = "results",  # folder of records
 ) -> Path:  # `out`, absolute
     "Write the explorer as one HTML file that opens from the disk."
-    return atomic(at_root(out), lambda f: f.write(explorer_page(results_root).encode()))
+    return write_atomically(at_root(out), lambda f: f.write(explorer_page(results_root).encode()))
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00059
 def widget(

@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest.mock import patch  # of the environment, while notebooks run
 
 from ..basics.errors import Refused
-from ..basics.files import at_root, atomic, root
+from ..basics.files import at_root, root, write_atomically
 from ..sweep.workers import cores
 
 # %% ../../nbs/publish/00_report.ipynb #c9151107
@@ -48,7 +48,7 @@ def write_readme(
     text = text.replace("](../", "](").replace("](.)", "](nbs)")
     text = re.sub(r"\]\(([\w/]+\.ipynb)", r"](nbs/\1", text)
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-    return atomic(at_root(path), lambda f: f.write(text.encode()))
+    return write_atomically(at_root(path), lambda f: f.write(text.encode()))
 
 # %% ../../nbs/publish/00_report.ipynb #76554059
 class NotebookStopped(Refused):

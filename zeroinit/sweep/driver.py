@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..basics.errors import Refused, pick
-from ..basics.files import at_root, writable
+from ..basics.files import at_root, ensure_writable
 from ..experiments.config import Experiment
 from ..experiments.locks import is_locked
 from zeroinit.experiments.records import (
@@ -270,8 +270,8 @@ def check_ready(
     Raises `Unwritable` or `Refused`.
     """
     results_root = jobs[0].path.parents[3]
-    writable(results_root)
-    writable(runs_folder(results_root))
+    ensure_writable(results_root)
+    ensure_writable(runs_folder(results_root))
     from zeroinit.data.datasets import load
 
     for dataset in {job.experiment.dataset for job in jobs}:

@@ -28,7 +28,7 @@ from pathlib import Path
 from threading import Event, Thread, Timer
 
 from ..basics.errors import Refused, Unwritable
-from ..basics.files import atomic
+from ..basics.files import write_atomically
 from ..experiments.context import RunContext
 from ..experiments.locks import Busy, run_lock
 from ..experiments.records import code_version, read_record, run_path, runs_folder
@@ -45,7 +45,7 @@ def driver_mark(
     path = runs_folder(root) / name
     if not path.exists():
         content = uuid.uuid4().hex[:8].encode()
-        atomic(path, lambda file: file.write(content), durable=False)
+        write_atomically(path, lambda file: file.write(content), durable=False)
     return f"{name}-{path.read_text()}"
 
 # %% ../../nbs/sweep/02_ray_cluster.ipynb #2a9f7ec1
@@ -115,7 +115,7 @@ def store_files(
 
 
 def _write(path, content, durable=False):
-    return atomic(path, lambda file: file.write(content), durable=durable)
+    return write_atomically(path, lambda file: file.write(content), durable=durable)
 
 # %% ../../nbs/sweep/02_ray_cluster.ipynb #17e4c0b5
 class Mailbox:

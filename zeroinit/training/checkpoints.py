@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 
 from ..basics.errors import Refused
-from ..basics.files import atomic
+from ..basics.files import write_atomically
 from .options import Recipe
 
 # %% ../../nbs/training/05_checkpoints.ipynb #c04a71fe
@@ -93,14 +93,14 @@ def save_checkpoint(
     train: Iterable,  # batches; their random states are saved
     meta: dict,  # plain numbers and text
 ) -> Path:  # `path`
-    "Save all that training needs to continue; atomic, but a power cut may lose the last epoch."
+    "Save all that training needs to continue. A power cut may lose the last epoch."
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": t for name, t in state.items()}
     tensors |= {f"random.{name}": t for name, t in _random_states(model, train).items()}
     tensors = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
     data = _to_bytes(tensors, meta)
-    return atomic(path, lambda file: file.write(data), durable=False)
+    return write_atomically(path, lambda file: file.write(data), durable=False)
 
 # %% ../../nbs/training/05_checkpoints.ipynb #883ac5fa
 def _starting_with(prefix, tensors):

@@ -24,7 +24,7 @@ from .checkpoints import resume, run_meta, save_checkpoint
 from .hardware import hardware_settings
 from .optimizers import Adam, make_optimizer, set_lr
 from .options import OTHER_MODE, Recipe, check_recipe, precision_on
-from .steps import Execution, Step, choose_execution, make_step
+from .steps import Step, choose_execution, make_step
 
 # %% ../../nbs/training/06_loop.ipynb #623ccb56
 def train_epoch(
