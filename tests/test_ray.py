@@ -69,7 +69,6 @@ class Nodes:
         env |= {
             "PYTHONPATH": str(TESTS.parent),
             "XDG_CACHE_HOME": os.devnull,
-            "RAY_raylet_start_wait_time_s": "120",  # on a busy machine 30 s are not enough
             "RAY_health_check_initial_delay_ms": "2000",
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
