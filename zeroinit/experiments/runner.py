@@ -376,13 +376,15 @@ def train_seeds(
     e: Experiment,  # resolved
     runs: list,  # of SeedRun, trained as one if there are several
     images,  # Images, on the device
-    labels: list,  # the runs' names in the progress display; None: without display
+    labels: list = None,  # names for the progress display, or None for a run without display
     speed: str = "auto",  # see `run`
     context: RunContext = None,  # None: a new one
 ) -> list:  # the records
     "Train seeds of an experiment, from their checkpoints if there are any, and write the records."
     if context is None:
         context = RunContext()
+    if labels is None:
+        labels = [None] * len(runs)
     for seed_run in runs:
         _remove_temporary_files(seed_run)
     meter = MemoryMeter(images.x_train.device)

@@ -468,7 +468,9 @@ class RecordedStep(Step):
         def update_all(order):
             return sum(self.update_and_count(x, y) for x, y in batches.at(order))
 
-        self.total = self.total + self.recorder(update_all, batches.order(), name="epoch")
+        # a recording belongs to these batches: others of the same shape need one of their own
+        name = ("epoch", id(batches))
+        self.total = self.total + self.recorder(update_all, batches.order(), name=name)
         return len(batches)
 
     def epoch_sums(self):
