@@ -20,10 +20,10 @@ demo: dev
 	@echo "figures: demo/images"
 
 test: dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 15 -m "not slow"
 
 test-all: test # also kills, Ray, the zoo, a browser, the site, the tutorials, every figure and story
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 15 -m slow
 
 bench: dev # minutes; leave the machine alone meanwhile
 	mkdir -p .runs

@@ -49,6 +49,7 @@ def numbers(root):
     return record["config"], record["seed"], record["status"], history, record["probes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_a_stopped_run_ends_with_the_same_bits(how, tree, tmp_path):
     undisturbed = start(tree, tmp_path / "whole/results")
@@ -72,6 +73,7 @@ def test_a_stopped_run_ends_with_the_same_bits(how, tree, tmp_path):
     assert not list((tmp_path / "cut/.runs").rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_bar_in_a_terminal(tree, tmp_path):
     """A terminal shows a bar with the accuracy; a log file gets a line per epoch."""
     ours, theirs = pty.openpty()
@@ -102,6 +104,7 @@ def read_terminal(fd):
         return b""
 
 
+@pytest.mark.slow
 def test_full_disk(tree, tmp_path):
     """A limit on the size of files stands for a full disk: the checkpoint does not fit, and no
     half-written file stays."""

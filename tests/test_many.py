@@ -81,6 +81,7 @@ def time_script(code, root, env):
     return output, min(seconds)
 
 
+@pytest.mark.slow
 def test_ten_thousand_runs(tree, tmp_path):
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     env = {**os.environ, **one_thread, "PYTHONPATH": str(tree)}

@@ -155,6 +155,7 @@ def test_no_data_and_no_network(call, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 def test_benchmark(call, tmp_path):
     """With few images: every part runs, and the figure can read the file."""
     results = tmp_path / "results"

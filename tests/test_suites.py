@@ -186,6 +186,7 @@ def test_one_request_ends_after_the_epoch(how, code, run_tiny, complete, tmp_pat
     assert {names.count("epoch") for names in events(tmp_path).values()} == {EPOCHS}
 
 
+@pytest.mark.slow
 def test_two_requests_stop_now(run_tiny, complete, tmp_path):
     child = run_tiny(tmp_path)
     wait_for_line(child, "1/6")
@@ -207,6 +208,7 @@ def test_two_requests_stop_now(run_tiny, complete, tmp_path):
     complete()
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_it_starts(run_tiny, complete, tmp_path):
     child = run_tiny(tmp_path)
     wait_for_line(child, "tiny: 6 runs")
@@ -218,6 +220,7 @@ def test_ctrl_c_while_it_starts(run_tiny, complete, tmp_path):
     complete()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["worker", "nursery", "driver", "everybody"])
 def test_kill_9(who, run_tiny, complete, tmp_path):
     child = run_tiny(tmp_path)
@@ -246,6 +249,7 @@ def test_kill_9(who, run_tiny, complete, tmp_path):
     assert -2 <= twice <= 4, twice  # each of the two runs lost its running epoch at most
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_every_time_fails_and_the_others_go_on(run_tiny, complete, tmp_path):
     child = run_tiny(tmp_path)
     killed = set()
@@ -267,6 +271,7 @@ def test_a_run_that_dies_every_time_fails_and_the_others_go_on(run_tiny, complet
     complete()
 
 
+@pytest.mark.slow
 def test_suspended(run_tiny, complete, tmp_path):
     """Every process of the suite stops, as when a lid closes, and goes on later."""
     child = run_tiny(tmp_path)
@@ -278,6 +283,7 @@ def test_suspended(run_tiny, complete, tmp_path):
     complete()
 
 
+@pytest.mark.slow
 def test_two_drivers_share_a_suite(run_tiny, complete, tmp_path):
     drivers = [run_tiny(tmp_path), run_tiny(tmp_path)]
     outputs = [finish(driver) for driver in drivers]
@@ -312,6 +318,7 @@ def run_python(tree, *args, timeout=120):
     )
 
 
+@pytest.mark.slow
 def test_full_disk(tree, complete, tmp_path):
     """A limit on the size of files stands for a full disk; one sentence, not six."""
     results = tmp_path / "results"
@@ -420,6 +427,7 @@ def write_small_mnist(path):
     write_npz(path, arrays)
 
 
+@pytest.mark.slow
 def test_a_bare_machine_leaves_the_same_records(tree, tiny, bare, tmp_path):
     """With little more than torch: the same records, and a checkpoint that others can continue."""
     write_small_mnist(tmp_path / "data/mnist.npz")
@@ -469,6 +477,7 @@ def test_notebooks_leave_the_same_records_and_themselves(tiny, expected, tmp_pat
         assert executed.with_suffix(".log").read_text().count(" epoch ") == EPOCHS
 
 
+@pytest.mark.slow
 def test_one_cold_papermill_run_is_the_same(tree, expected, tmp_path):
     """The command of the README, in a process of its own, leaves what the workers leave."""
     settings = dict(
@@ -548,6 +557,7 @@ def check_close_histories(history, expected_history):
             assert abs(row[name] - expected_row[name]) < 1e-3
 
 
+@pytest.mark.slow
 def test_status_while_it_runs(tiny, run_tiny, tmp_path):
     status = ("status", "tiny", "--results-root", tmp_path / "results")
     child = run_tiny(tmp_path)
@@ -575,6 +585,7 @@ def test_nothing_is_run_dry(tiny, tmp_path):
     assert len(out.splitlines()) == 6 and not results.exists()
 
 
+@pytest.mark.slow
 def test_random_kills():
     """The script that kills at random, for a while; a reader can run it with 200 kills and more."""
     done = subprocess.run(
