@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 EXPERIMENTS = """
 from zeroinit.experiments.protocols import fill_in
 
