@@ -159,9 +159,9 @@ def wait_for_epochs(folder, epochs=5):
     "how, code",
     [
         ("Ctrl-C in a terminal", 130),
-        ("SIGINT to the driver", 130),
-        ("SIGTERM", 143),
-        ("SIGTERM to everybody", 143),
+        pytest.param("SIGINT to the driver", 130, marks=pytest.mark.slow),
+        pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
+        pytest.param("SIGTERM to everybody", 143, marks=pytest.mark.slow),
     ],
 )
 def test_one_request_ends_after_the_epoch(how, code, run_tiny, complete, tmp_path):
