@@ -33,8 +33,8 @@ def results_path(
 ) -> Path:  # <root>/<dataset>/<model>/<scheme>-<hash8>/seed<k>.json
     "The file of a run's record."
     model = experiment.model.replace(":", "-").replace("/", "-")
-    folder = at_root(root) / experiment.dataset / model / f"{experiment.init}-{experiment.hash}"
-    return folder / f"seed{seed}.json"
+    scheme = f"{experiment.init}-{experiment.hash}"
+    return at_root(root).joinpath(experiment.dataset, model, scheme, f"seed{seed}.json")
 
 # %% ../../nbs/experiments/01_records.ipynb #91bbd733
 def run_name(

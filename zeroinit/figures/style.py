@@ -160,6 +160,8 @@ def caption(
 ) -> str:
     "Name the seeds, devices and versions behind a figure, and what is wrong with its runs."
     runs = frame.drop_duplicates(["hash", "seed"])
+    if runs.empty:
+        return "no runs"
     dirty = int(runs["dirty"].fillna(False).sum())
     diverged = int((runs["status"] == "diverged").sum())
     parts = [

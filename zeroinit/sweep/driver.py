@@ -104,14 +104,15 @@ class CostEstimator:
     ):
         self.root = root
         self.newest = newest
-        self.known = {}  # folder of a model on a data set: list of _Cost
+        self.known = {}  # data set and model: list of _Cost
 
     def costs(self, experiment):
         "Costs of earlier runs of the model on the data set, newest first."
-        folder = results_path(self.root, experiment, 0).parent.parent
-        if folder not in self.known:
-            self.known[folder] = self._read_costs(folder)
-        return self.known[folder]
+        key = (experiment.dataset, experiment.model)
+        if key not in self.known:
+            folder = results_path(self.root, experiment, 0).parent.parent
+            self.known[key] = self._read_costs(folder)
+        return self.known[key]
 
     def _read_costs(self, folder):
         files = folder.glob("*/seed*.json")
