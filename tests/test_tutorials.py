@@ -3,6 +3,7 @@
 A block of output below a command shows what the command prints.
 """
 
+import ast
 import configparser
 import os
 import re
@@ -137,13 +138,31 @@ PARTS = {  # notebook in which the tutorial puts a part for good -> the part's f
 }
 
 
+def without_known_imports(definition, notebook):
+    """A part without the names that its notebook defines or imports already."""
+    exported = [c.source for c in notebook.cells if c.source.startswith("#| export")]
+    known = set()
+    for node in ast.parse("\n".join(exported)).body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            known |= {alias.asname or alias.name for alias in node.names}
+        known.add(getattr(node, "name", None))
+    tree = ast.parse(definition)
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            node.names = [a for a in node.names if (a.asname or a.name) not in known]
+    lines = definition.splitlines()
+    for node in reversed(tree.body):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            kept = [ast.unparse(node)] if node.names else []
+            lines[node.lineno - 1 : node.end_lineno] = kept
+    return "\n".join(lines).strip()
+
+
 def add_cells(notebook, definition, test):
     """Add a tutorial's part to a notebook: an exported function, and the cell that tests it."""
     content = nbformat.read(notebook, as_version=4)
-    module = ".".join(notebook.with_suffix("").parts[-2:])
-    module = re.sub(r"\.\d+_", ".", module)
-    definition = re.sub(rf"from zeroinit\.{re.escape(module)} import .*\n", "", definition)
-    for source in ("#| export\n" + definition.strip(), test.strip()):
+    definition = without_known_imports(definition, content)
+    for source in ("#| export\n" + definition, test.strip()):
         content.cells.append(nbformat.v4.new_code_cell(source))
     nbformat.write(content, notebook)
 
