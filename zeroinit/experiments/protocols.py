@@ -74,6 +74,8 @@ ROWS = {
         ("logistic", "cifar10"): dict(_SMALL, epochs=15),
         ("fnn", "mnist"): dict(_SMALL, epochs=10),
         ("fnn", "cifar10"): dict(_SMALL, epochs=15),
+        ("relu_fnn", "mnist"): dict(_SMALL, epochs=10),
+        ("relu_fnn", "cifar10"): dict(_SMALL, epochs=15),
         ("cnn", "mnist"): dict(_SMALL, epochs=15),
         ("cnn", "cifar10"): dict(_SMALL, epochs=20),
         ("resnet50", "cifar10"): _RESNET,

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SUITES', 'SHORT_EPOCHS', 'suite', 'demo', 'schicho_mnist', 'schicho_cifar', 'schicho_gradients', 'schicho_resnet50',
            'unseen_mnist', 'update_order', 'bias_scale', 'schicho_flaws', 'seo_residual_cnn', 'short_residual_cnn',
-           'mixed_fnn', 'unseen_cifar', 'seo_mixed', 'seo_tiny_imagenet', 'reduced_cifar', 'reduced_longer',
-           'write_compared_schemes', 'every_scheme', 'of_suite']
+           'mixed_fnn', 'unseen_cifar', 'relu', 'linear_converged', 'seo_mixed', 'seo_tiny_imagenet', 'reduced_cifar',
+           'reduced_longer', 'full_resnet14', 'write_compared_schemes', 'every_scheme', 'of_suite']
 
 # %% ../../nbs/experiments/05_suites.ipynb #c8d2f1e7
 import csv
@@ -224,6 +224,30 @@ def unseen_cifar():
     rows = [_LINEAR, _DEFAULT, _NORMAL, _UNIFORM, _ZERO_HEAD]
     return _runs(range(5, 20), rows, model="fnn", dataset="cifar10")
 
+# %% ../../nbs/experiments/05_suites.ipynb #bb1b9ee8
+@suite("S7")
+def relu():
+    """Schicho (2023), section 2.2: the fully connected network with ReLU on MNIST and CIFAR-10,
+    from default and from random biases; clean."""
+    rows = [_DEFAULT, _NORMAL, _UNIFORM]
+    mnist = _runs(range(5, 10), rows, model="relu_fnn", dataset="mnist")
+    return mnist + _runs(range(5, 10), rows, model="relu_fnn", dataset="cifar10")
+
+# %% ../../nbs/experiments/05_suites.ipynb #58e3f9b3
+@suite("J1")
+def linear_converged():
+    """The linear model with Seo's (2025) settings for 100 epochs, and the linear model and the
+    residual CNN at zero at ten times his learning rate for 25 epochs on MNIST and 10 on CIFAR-10;
+    clean."""
+    runs = []
+    for dataset, epochs in SHORT_EPOCHS.items():
+        zero = _runs(range(5), [_ZERO], model="residual_cnn", dataset=dataset, epochs=epochs)
+        zero = [(replace(e, lr=1e-3), seeds) for e, seeds in zero]
+        linear = [(replace(e, model="logistic", init="default"), seeds) for e, seeds in zero]
+        converged = [(replace(e, lr=1e-4, epochs=100), seeds) for e, seeds in linear]
+        runs += converged + linear + zero
+    return runs
+
 # %% ../../nbs/experiments/05_suites.ipynb #64ae20d5
 _ZERO_FFN_IN = dict(init="zero_ffn_in")
 _ZERO_FFN_OUT = dict(init="zero_ffn_out")
@@ -294,6 +318,15 @@ def reduced_longer():
     ]
     linear = _runs(range(3), [_LINEAR], **common)
     return linear + _runs(range(1), resnets, both_modes=True, **common)
+
+# %% ../../nbs/experiments/05_suites.ipynb #b52bfe0b
+@suite("S6")
+def full_resnet14():
+    """The ResNet of 14 layers on all CIFAR-10 images for the 30 epochs of Schicho's (2023) figure
+    11, from default, as claimed there, and with random shifts; clean. The linear model beside it is
+    in `schicho-resnet50`."""
+    rows = [_DEFAULT, _NORMAL, dict(_NORMAL, init_args=dict(norm_bias=True))]
+    return _runs(range(3), rows, model="resnet14", dataset="cifar10", probe_steps=0)
 
 # %% ../../nbs/experiments/05_suites.ipynb #1b6f4c0e
 _COMPARED_ON = {

@@ -73,6 +73,7 @@ DATASET_LABELS = {
 }
 MODEL_LABELS = {
     "fnn": "fully connected network",
+    "relu_fnn": "fully connected network\nwith ReLU",
     "cnn": "CNN",
     "residual_cnn": "residual CNN",
     "resnet50": "ResNet-50",

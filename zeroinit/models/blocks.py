@@ -22,13 +22,14 @@ def mlp(
     image_shape: tuple,  # (C, H, W)
     hidden: Sequence[int],  # widths of the hidden layers
     classes: int,  # outputs
+    activation: Callable = nn.ELU,  # makes the module between two linear layers
 ) -> nn.Sequential:  # (B, C, H, W) -> (B, classes)
-    "Linear layers with ELU between them and none after the last."
+    "Linear layers with an activation between them and none after the last."
     widths = [math.prod(image_shape), *hidden, classes]
     layers = OrderedDict(flatten=nn.Flatten())  # (B, C*H*W)
     for i in range(1, len(widths)):
         if i > 1:
-            layers[f"act{i - 1}"] = nn.ELU()
+            layers[f"act{i - 1}"] = activation()
         layers[f"fc{i}"] = nn.Linear(widths[i - 1], widths[i])
     return nn.Sequential(layers)
 
