@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SUITES', 'SHORT_EPOCHS', 'suite', 'demo', 'schicho_mnist', 'schicho_cifar', 'schicho_gradients', 'schicho_resnet50',
            'unseen_mnist', 'update_order', 'bias_scale', 'schicho_flaws', 'seo_residual_cnn', 'short_residual_cnn',
-           'mixed_fnn', 'unseen_cifar', 'relu', 'linear_converged', 'seo_mixed', 'seo_tiny_imagenet', 'reduced_cifar',
-           'reduced_longer', 'full_resnet14', 'write_compared_schemes', 'every_scheme', 'of_suite']
+           'mixed_fnn', 'unseen_cifar', 'relu', 'linear_converged', 'higher_rate', 'seo_mixed', 'seo_tiny_imagenet',
+           'reduced_cifar', 'reduced_longer', 'full_resnet14', 'write_compared_schemes', 'every_scheme', 'of_suite']
 
 # %% ../../nbs/experiments/05_suites.ipynb #c8d2f1e7
 import csv
@@ -233,20 +233,26 @@ def relu():
     mnist = _runs(range(5, 10), rows, model="relu_fnn", dataset="mnist")
     return mnist + _runs(range(5, 10), rows, model="relu_fnn", dataset="cifar10")
 
-# %% ../../nbs/experiments/05_suites.ipynb #58e3f9b3
+# %% ../../nbs/experiments/05_suites.ipynb #f8b6b48e
 @suite("J1")
 def linear_converged():
-    """The linear model with Seo's (2025) settings for 100 epochs, and the linear model and the
-    residual CNN at zero at ten times his learning rate for 25 epochs on MNIST and 10 on CIFAR-10;
-    clean."""
-    runs = []
-    for dataset, epochs in SHORT_EPOCHS.items():
-        zero = _runs(range(5), [_ZERO], model="residual_cnn", dataset=dataset, epochs=epochs)
-        zero = [(replace(e, lr=1e-3), seeds) for e, seeds in zero]
-        linear = [(replace(e, model="logistic", init="default"), seeds) for e, seeds in zero]
-        converged = [(replace(e, lr=1e-4, epochs=100), seeds) for e, seeds in linear]
-        runs += converged + linear + zero
-    return runs
+    """The linear model of `short-residual-cnn` on MNIST and CIFAR-10 for 100 epochs; clean."""
+    return [
+        (replace(e, epochs=100), seeds)
+        for e, seeds in short_residual_cnn()
+        if (e.model, e.protocol) == ("logistic", "clean")
+    ]
+
+
+@suite("J1")
+def higher_rate():
+    """The residual CNN at zero and the linear model of `short-residual-cnn` at ten times the
+    learning rate of Seo (2025); clean."""
+    return [
+        (replace(e, lr=10 * e.lr), seeds)
+        for e, seeds in short_residual_cnn()
+        if e.protocol == "clean" and (e.init == "zero" or e.model == "logistic")
+    ]
 
 # %% ../../nbs/experiments/05_suites.ipynb #64ae20d5
 _ZERO_FFN_IN = dict(init="zero_ffn_in")
