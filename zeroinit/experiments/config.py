@@ -8,39 +8,47 @@ __all__ = ['DEFAULTS', 'PROTOCOLS', 'METRICS', 'Experiment', 'scheme_label', 'co
 # %% ../../nbs/experiments/00_config.ipynb #6a97cf20
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from functools import cached_property
+
+from ..training.options import Recipe
 
 # %% ../../nbs/experiments/00_config.ipynb #c047cb7e
 @dataclass(frozen=True)
-class Experiment:
-    "The settings of a run, except for its seed."
+class _Subject:
+    "What is trained."
 
     model: str = "fnn"
     init: str = "bias_normal"
     init_args: dict = None
     dataset: str = None
     protocol: str = "clean"
-    epochs: int = None
+
+
+# how it is trained: the fields of a recipe, each None until a protocol fills it in
+_RecipeToFill = make_dataclass(
+    "_RecipeToFill", [(f.name, f.type, None) for f in fields(Recipe)], frozen=True
+)
+
+
+# fields are in the order of the classes from right to left
+@dataclass(frozen=True)
+class Experiment(_RecipeToFill, _Subject):
+    "The settings of a run, except for its seed."
+
+    precision: str = "auto"
     batch_size: int = None
-    lr: float = None
-    optimizer: str = None
     augment: str = None
     train_size: int = None
-    precision: str = "auto"
+    eval_size: int = None
+    both_modes: bool = False
     probe_steps: int = 10
 
     scale: str = None
-    reduction: str = None
     reshuffle: bool = None
-    eval_mode: str = None
     shared_init: bool = None
     split: str = None
     metric: str = None
-    lr_step: int = None
-    lr_gamma: float = None
-    eval_size: int = None
-    both_modes: bool = False
 
     @property
     def scheme(self) -> str:
