@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= auto
+# torch from PyTorch's own index, which has it without CUDA libraries for a machine without a GPU;
+# if that index cannot be reached or lacks the version, torch comes from the index of all other packages
+UV_TORCH_BACKEND ?= auto
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 
 .PHONY: dev demo test test-all bench prepare lab docs report constraints clean
 
@@ -11,7 +15,9 @@ dev: .venv/.installed
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "zeroinit needs Python 3.10 or later; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@$(INSTALL) --torch-backend $(UV_TORCH_BACKEND) 2>/dev/null || $(INSTALL)
+	@size=$$(du -cm .venv/lib/python*/site-packages/nvidia .venv/lib/python*/site-packages/triton 2>/dev/null | tail -n 1 | cut -f 1); \
+	if [ "$${size:-0}" -gt 500 ]; then echo "$$size MB of .venv are CUDA libraries, which this build of torch requires with or without a GPU"; fi
 	@touch $@
 
 demo: dev
