@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEVEL', 't_statistic', 'estimate_mean', 'Effect', 'p_values', 'pair_by_seed', 'estimate_effect', 'holm_reject',
-           't_test_power', 'seeds_needed', 'prediction_interval', 'simulate_yes_rate']
+           't_test_power', 'seeds_needed', 'prediction_interval', 'Share', 'share_kept', 'simulate_yes_rate']
 
 # %% ../../nbs/evidence/00_statistics.ipynb #c0a00003
 import math
@@ -202,23 +202,68 @@ def seeds_needed(
 # %% ../../nbs/evidence/00_statistics.ipynb #c0a00023
 def prediction_interval(
     values,  # of our runs
-    spread: float,  # standard deviation of the published runs; 0: not known
+    spread: float,  # standard deviation of the published runs; None: not known, taken as ours
     runs: int,  # number of published runs
+    reading_error: float = 0.0,  # of the published mean, if it was read off a plot
     level: float = 0.95,
 ) -> tuple:  # low, high
-    "Where the mean of other runs should lie, given both spreads (Welch's degrees of freedom)."
+    """Where the published mean of other runs should lie, given both spreads.
+
+    Welch's degrees of freedom; the reading error is added at both ends.
+    """
     from scipy.stats import t
 
     values = np.asarray(values, float)
     n = len(values)
     ours = values.var(ddof=1) / n
-    others = spread**2 / runs
+    others = (values.var(ddof=1) if spread is None else spread**2) / runs
     total = ours + others
     df = n - 1.0
     if total > 0:
         df = total**2 / (ours**2 / (n - 1) + others**2 / max(runs - 1, 1))
-    half_width = t.ppf((1 + level) / 2, df) * math.sqrt(total)
+    half_width = t.ppf((1 + level) / 2, df) * math.sqrt(total) + reading_error
     return float(values.mean() - half_width), float(values.mean() + half_width)
+
+# %% ../../nbs/evidence/00_statistics.ipynb #65b31a96
+@dataclass(frozen=True)
+class Share:
+    "The share of a lead that is kept, with its 95 % interval."
+
+    estimate: float
+    low: float
+    high: float
+    n: int  # seeds
+
+
+def share_kept(
+    ours: dict,  # accuracy by seed
+    linear: dict,  # of the linear model
+    default: dict,  # of default initialization
+) -> Share:  # None: fewer than two common seeds, or the lead may be zero
+    """The share of default's lead over the linear model that a scheme keeps.
+
+    The interval is Fieller's, for seeds that all three have.
+    """
+    from scipy.stats import t
+
+    seeds = sorted(set(ours) & set(linear) & set(default))
+    n = len(seeds)
+    if n < 2:
+        return None
+    kept = np.array([ours[seed] - linear[seed] for seed in seeds])
+    lead = np.array([default[seed] - linear[seed] for seed in seeds])
+    covariance = np.cov(kept, lead) / n  # of the two means
+    t_squared = t.ppf(0.975, n - 1) ** 2
+
+    # (kept - share * lead)^2 <= t^2 * its variance: a quadratic in the share
+    a = lead.mean() ** 2 - t_squared * covariance[1, 1]
+    b = kept.mean() * lead.mean() - t_squared * covariance[0, 1]
+    c = kept.mean() ** 2 - t_squared * covariance[0, 0]
+    if a <= 0:
+        return None
+    root = math.sqrt(max(b**2 - a * c, 0.0))
+    estimate = float(kept.mean() / lead.mean())
+    return Share(estimate, float(b - root) / a, float(b + root) / a, n)
 
 # %% ../../nbs/evidence/00_statistics.ipynb #c0a00027
 def simulate_yes_rate(

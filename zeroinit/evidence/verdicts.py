@@ -527,14 +527,14 @@ def _published_in_words(check, work):  # a work as in published.csv
 
 # %% ../../nbs/evidence/02_verdicts.ipynb #d1a00048
 def _published_spread(row):  # of `published`
-    "Standard deviation of the published runs, from its interval if need be; 0: not known."
+    "Standard deviation of the published runs; None: the work gives neither it nor an interval."
     from scipy.stats import t
 
-    if np.isnan(row.half_width):
-        return 0.0
-    if "(sd)" in row.read_from:
-        return row.half_width
-    return row.half_width * row.runs**0.5 / t.ppf(0.975, row.runs - 1)
+    if not np.isnan(row.sd):
+        return row.sd
+    if not np.isnan(row.interval):
+        return row.interval * row.runs**0.5 / t.ppf(0.975, row.runs - 1)
+    return None
 
 
 def _replication_of(row, frame):  # a row of `published`; runs, as of `to_frame`
@@ -556,7 +556,7 @@ def agreement(
 
     Returns columns work, figure, dataset, model, init, epochs, metric and published (the number);
     suite, the suite with such runs; ours, low and high, our mean and the 95 % prediction interval
-    from both spreads; n, the number of our runs; agrees, None with fewer than two runs.
+    from both spreads, widened by the error of reading a plot; n, the number of our runs; agrees, None with fewer than two runs.
     """
     import pandas as pd
 
@@ -592,7 +592,8 @@ def _agreement_row(row, suite, runs):
     ours = list(scores(runs, metric).score) if len(runs) else []
     low, high, agrees = np.nan, np.nan, None
     if len(ours) > 1:
-        low, high = prediction_interval(ours, _published_spread(row), row.runs)
+        reading_error = np.nan_to_num(row.reading_error)
+        low, high = prediction_interval(ours, _published_spread(row), row.runs, reading_error)
         agrees = bool(low <= row.value <= high)
     return dict(
         work=row.work,

@@ -151,8 +151,10 @@ def _at(wake, what, layer):
 def published() -> object:  # pandas frame, one row for each number
     """The published numbers, most of them read off plots.
 
-    Columns: work, figure, dataset, model, init, scheme, epochs, metric, value, half_width, runs,
-    and read_from, which says how the number was read.
+    Columns: work, figure, dataset, model, init, scheme, epochs, metric, value, runs, and read_from,
+    which says how the number was read; sd, where the work prints a standard deviation; interval,
+    half the width of the band where a plot shows one; and reading_error, of what was read off a
+    plot.
     """
     import pandas as pd
 

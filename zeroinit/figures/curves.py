@@ -86,7 +86,7 @@ def _draw_published(ax, table, key, shift=0.0):
         ax.errorbar(
             epoch,
             row.value,
-            row.half_width,
+            row.interval,  # of the few plots that show one
             fmt="none",
             ecolor="black",
             elinewidth=1.2,
