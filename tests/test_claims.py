@@ -68,14 +68,14 @@ def questions_of(source):
             check.limit,
         )
         for claim in module.CLAIMS.values()
-        for check in claim.checks
+        for check in (*claim.checks, *getattr(claim, "added", ()))
     }
 
 
 def checks_and_runs():
     """(claim id, check name, experiment, seed) of every run that a check at full length needs."""
     for claim in CLAIMS.values():
-        for check in claim.checks:
+        for check in (*claim.checks, *claim.added):
             for runs in (check.ours, check.against):
                 if isinstance(runs, Runs):
                     for experiment, seeds in runs.experiments():

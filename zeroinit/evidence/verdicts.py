@@ -238,10 +238,14 @@ def judge_claims(
     evidence: Evidence,
     protocol: str = "clean",  # or 'published': the same tests on the works' own procedure
 ) -> dict:  # claim's id: JudgedClaim
-    "Judge all claims. Each work is a family of its own, and so are its reduced runs."
+    """Judge all claims that have checks.
+
+    Each work is a family of its own, and so are its reduced runs.
+    """
     judged = {}
-    for work in _works(CLAIMS.values()):
-        claims = [claim for claim in CLAIMS.values() if claim.work == work]
+    with_checks = [claim for claim in CLAIMS.values() if claim.checks]
+    for work in _works(with_checks):
+        claims = [claim for claim in with_checks if claim.work == work]
         full = _answer_family([claim.checks for claim in claims], evidence, protocol)
         reduced = _answer_family([claim.reduced for claim in claims], evidence, protocol)
         for claim, results, smaller in zip(claims, full, reduced, strict=True):
