@@ -27,19 +27,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from browser import CHROMIUM, open_chromium
+
 TOP = Path(__file__).resolve().parent.parent
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 VIEW = {"width": 1200, "height": 2000}
 # from the checkout's top, since JupyterLab shows no picture from above the folder where it starts
 OPENS = ["--LabApp.default_url=/lab/tree/nbs"]
@@ -207,19 +197,6 @@ def server(tree, folder, env=None):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-@contextmanager
-def browser():
-    """A headless Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        try:
-            yield chromium
-        finally:
-            chromium.close()
-
-
 def call_api(address, path, method="GET"):
     """Call the server's API."""
     url, token = address
@@ -381,7 +358,7 @@ def main(args=None):
         tree = copy_checkout(d)
         paths = [tree / "nbs" / f"{n.removesuffix('.ipynb')}.ipynb" for n in options.notebooks]
         paths = paths or sorted((tree / "nbs").rglob("*.ipynb"))
-        with server(tree, d) as address, browser() as chrome:
+        with server(tree, d) as address, open_chromium() as chrome:
             for path in paths:
                 outcome = run_in_page(chrome, address, tree, path, out, options.limit)
                 n_failed += bool(outcome.problems)

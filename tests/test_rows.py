@@ -44,10 +44,12 @@ def data_root(tmp_path_factory):
     return root
 
 
-def run_on_cpu(experiment, data_root, results_root):
-    """The record of one run."""
+def run_an_epoch(data_root, results_root, **settings):
+    """The record of one run on the CPU; two images of each split are evaluated."""
+    from zeroinit.experiments.resolve import resolve
     from zeroinit.experiments.runner import run
 
+    experiment = resolve(epochs=1, eval_size=2, **settings)
     (record,) = run(
         experiment, results_root=results_root, data_root=data_root, device="cpu", quiet=True
     )
@@ -62,19 +64,16 @@ def first_updates(record):
 
 @pytest.mark.parametrize("model, dataset, protocol", CASES)
 def test_row_runs(model, dataset, protocol, data_root, tmp_path):
-    from zeroinit.experiments.resolve import resolve
-
-    experiment = resolve(
+    record = run_an_epoch(
+        data_root,
+        tmp_path / "results",
         model=model,
         dataset=dataset,
         protocol=protocol,
         init="default",
-        epochs=1,
         train_size=10,
-        eval_size=2,
         probe_steps=1,
     )
-    record = run_on_cpu(experiment, data_root, tmp_path / "results")
     assert record["status"] == "done"
     assert record["history"][0]["train_loss"] > 0
     assert all(update == 1 for update in first_updates(record).values())
@@ -94,21 +93,18 @@ def test_row_runs(model, dataset, protocol, data_root, tmp_path):
     ],
 )
 def test_the_works_own_schemes_on_their_own_models(model, dataset, init, args, data_root, tmp_path):
-    from zeroinit.experiments.resolve import resolve
-
-    experiment = resolve(
+    record = run_an_epoch(
+        data_root,
+        tmp_path / "results",
         model=model,
         dataset=dataset,
         init=init,
         init_args=args,
         protocol="published",
-        epochs=1,
         train_size=12,
         batch_size=4,
-        eval_size=2,
         probe_steps=0,
     )
-    record = run_on_cpu(experiment, data_root, tmp_path / "results")
     updates = first_updates(record)
     assert record["status"] == "done"
     assert updates["head.weight"] == 1

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from browser import CHROMIUM, open_chromium
 
 import zeroinit
 from zeroinit.data import batches
@@ -26,9 +27,6 @@ pytestmark = pytest.mark.slow
 
 TOP = Path(__file__).resolve().parent.parent
 SHOTS = os.environ.get("ZEROINIT_SHOTS")  # a folder that keeps screenshots
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 # alternative texts that say nothing
 SAYS_NOTHING = re.compile(
     r"^(It reads |What happens$|What was claimed$|\d+$|\W*$)"
@@ -319,15 +317,6 @@ SEARCH_BUTTONS = """() => [...document.querySelectorAll(".search-button__button"
     .filter(b => b.checkVisibility()).length"""
 MATRIX_SCROLLS = """[...document.querySelectorAll('.matrix')]
     .some(t => t.scrollWidth > t.parentNode.clientWidth)"""
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 VISITED = (
     "index",
     "nbs/stories/story_order",
@@ -348,8 +337,6 @@ SCREENS = dict(
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
 def test_in_a_browser(site, read):
-    from playwright.sync_api import sync_playwright
-
     handler = functools.partial(Quiet, directory=str(site))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -360,8 +347,7 @@ def test_in_a_browser(site, read):
         if not request.url.startswith((home, "data:", "blob:")):
             foreign.append(request.url)
 
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with open_chromium() as browser:
         for screen, options in SCREENS.items():
             page = browser.new_context(**options).new_page()
             page.on("request", note_request)
@@ -385,7 +371,6 @@ def test_in_a_browser(site, read):
         page.goto(f"{home}/search.html?q=orthogonal")
         page.wait_for_selector("ul.search li a")
         assert page.locator("ul.search li").count() > 2
-        browser.close()
     server.shutdown()
     assert foreign == []
     assert errors == []
