@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from zeroinit.publish.colab import COLAB_CELL
+from zeroinit.publish.colab import COLAB_CELL, COLAB_METADATA
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 NOTEBOOKS = sorted(p.relative_to(NBS).as_posix() for p in NBS.rglob("*.ipynb"))
 
 
+def read_cells(name, kind):
+    cells = json.loads((NBS / name).read_text())["cells"]
+    return [c for c in cells if c["cell_type"] == kind]
+
+
 def sources(name, kind):
-    return [
-        "".join(c["source"])
-        for c in json.loads((NBS / name).read_text())["cells"]
-        if c["cell_type"] == kind
-    ]
+    return ["".join(c["source"]) for c in read_cells(name, kind)]
 
 
 PACKAGES = sorted({n.partition("/")[0] for n in NOTEBOOKS if n.rpartition("/")[2][0].isdigit()})
@@ -63,10 +64,13 @@ def test_notebook_at_the_top(name, nbdev_test):
 
 
 def test_every_notebook_opens_in_colab():
-    """Each has a badge that leads to it, and the cell that installs, as the template has it."""
+    """Each has a badge that leads to it, and the folded cell that installs, as in the template."""
     for name in NOTEBOOKS:
-        cells = [c for c in sources(name, "code") if not c.startswith("#| default_exp")]
-        assert cells[0] == COLAB_CELL, f"{name}: `make prepare` inserts the present Colab cell"
+        code = read_cells(name, "code")
+        cell = next(c for c in code if not "".join(c["source"]).startswith("#| default_exp"))
+        advice = f"{name}: `make prepare` inserts the present Colab cell"
+        assert "".join(cell["source"]) == COLAB_CELL, advice
+        assert {k: cell["metadata"].get(k) for k in COLAB_METADATA} == COLAB_METADATA, advice
     badge = "https://colab.research.google.com/github/zeroinit/zeroinit/blob/main/nbs/"
     assert [
         n
