@@ -100,6 +100,8 @@ def half_width(
     values = np.asarray(values, float)
     if len(values) < 2:
         return math.nan  # without importing scipy, which takes a second
+    if np.ptp(values) == 0:
+        return 0.0  # the mean of equal numbers is rounded, so that their deviations may not be 0
     from scipy.stats import sem, t
 
     return t.ppf((1 + level) / 2, len(values) - 1) * sem(values)

@@ -192,7 +192,7 @@ OPTIONS = (
     ),
     _setting("probe_steps", "first updates whose gradients are recorded", least=0),
     Option("data_root", "str", None, "folder of data sets; None: $ZEROINIT_DATA or your cache"),
-    Option("results_root", "str", "results", "folder of records"),
+    Option("results_root", "str", "runs", "folder of records; results holds the committed ones"),
     Option("force", "bool", False, "run again even if the record exists"),
 )
 EXPERIMENT_OPTIONS = tuple(option for option in OPTIONS if option.name in DEFAULTS)

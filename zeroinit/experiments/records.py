@@ -53,16 +53,17 @@ def run_name(
 # %% ../../nbs/experiments/01_records.ipynb #30e9c7b5
 def runs_folder(
     root: Path,  # folder of results
-) -> Path:  # .runs beside `results`, .runs-other beside `other`
+) -> Path:  # .runs beside `results`, .runs inside any other folder
     "The folder of checkpoints, locks and logs for a folder of results."
-    name = ".runs" if root.name == "results" else f".runs-{root.name}"
-    return root.parent / name
+    if root.name == "results":
+        return root.parent / ".runs"
+    return root / ".runs"
 
 # %% ../../nbs/experiments/01_records.ipynb #6f1c2ab0
 def run_path(
     record: Path,  # a record's file, see `results_path`
     ending: str,  # as .log
-) -> Path:  # .runs/<dataset>/<model>/<scheme>-<hash8>/seed<k><ending>
+) -> Path:  # <runs_folder>/<dataset>/<model>/<scheme>-<hash8>/seed<k><ending>
     "The path of a run's checkpoint, lock, log or executed notebook."
     root = record.parents[3]
     return runs_folder(root) / record.relative_to(root).with_suffix(ending)

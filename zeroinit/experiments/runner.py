@@ -485,7 +485,7 @@ def run(
     seeds: int = 1,  # how many
     device: str = "auto",  # auto, cpu, cuda, cuda:1
     data_root: str = None,  # None: $ZEROINIT_DATA, else the user's cache
-    results_root: str = "results",  # where records go; checkpoints go to .runs beside it
+    results_root: str = "runs",  # where records go; checkpoints and logs: see `runs_folder`
     force: bool = False,  # train again from the start; a record stays until the new one is complete
     quiet: bool = False,  # no progress display
     speed: str = "auto",  # plain, auto, onednn (CPU), compile; see the notebook of steps

@@ -15,6 +15,7 @@ from itertools import chain
 
 import zeroinit
 from ..basics.errors import Refused
+from ..basics.files import at_root
 from ..experiments.options import RUN_OPTIONS
 from ..experiments.suites import SUITES
 from ..sweep.driver import format_table, list_runs, plan_suite, run_suite, suite_status
@@ -142,10 +143,14 @@ def _export(args):
 # %% ../../nbs/publish/04_cli.ipynb #a5c00001
 def _explorer(args):
     from zeroinit.publish.explorer import write_explorer
+    from zeroinit.publish.report import no_records_message
 
     page = write_explorer(args.out, args.results_root)
-    megabytes = page.stat().st_size / 1e6
-    print(f"{os.path.relpath(page)}: {megabytes:.1f} MB; open it in a browser")
+    name = os.path.relpath(page)
+    if not any(at_root(args.results_root).glob("*/*/*/seed*.json")):
+        print(f"{name} shows no runs: {no_records_message(args.results_root)}")
+        return
+    print(f"{name}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 # %% ../../nbs/publish/04_cli.ipynb #5b3e9d70
 def _completion(args):
@@ -177,6 +182,17 @@ def _add_run_option(command, name, metavar=None, **keywords):
     command.add_argument(f"--{name.replace('_', '-')}", **(settings | keywords))
 
 
+def _add_results_root(command):
+    "Add the folder of records; unlike a user's own runs, the project's suites are in `results`."
+    _add_run_option(
+        command,
+        "results_root",
+        "DIR",
+        default="results",
+        help="folder of records, for example runs for your own (default: results)",
+    )
+
+
 def _add_suite(command, suites, **keywords):
     help = "a suite's name, see `zeroinit list`"
     command.add_argument("suite", metavar="SUITE", choices=suites, help=help, **keywords)
@@ -196,7 +212,7 @@ def _add_selection(command):
         metavar="K/N",
         help="the K-th of N parts of the runs, for machines that cannot see each other's locks",
     )
-    _add_run_option(command, "results_root", "DIR")
+    _add_results_root(command)
 
 # %% ../../nbs/publish/04_cli.ipynb #5357239f
 def _add_run_options(command):
@@ -316,7 +332,7 @@ def _add_result_commands(commands, suites):
         "execute the figure notebooks, rebuild the README, print the table",
         "report --suite demo --results-root demo/results --out demo",
     )
-    _add_run_option(report, "results_root", "DIR")
+    _add_results_root(report)
     report.add_argument(
         "--out",
         metavar="DIR",
@@ -331,10 +347,10 @@ def _add_result_commands(commands, suites):
         "export",
         _export,
         "records as event files for TensorBoard",
-        "export tensorboard --suite schicho-mnist --out runs && tensorboard --logdir runs",
+        "export tensorboard --suite schicho-mnist --out events && tensorboard --logdir events",
     )
     export.add_argument("format", choices=("tensorboard",))
-    _add_run_option(export, "results_root", "DIR")
+    _add_results_root(export)
     export.add_argument(
         "--out",
         default=".runs/tensorboard",
@@ -350,7 +366,7 @@ def _add_result_commands(commands, suites):
         "the records as one interactive HTML page, which needs no network",
         "explorer --out explorer.html",
     )
-    _add_run_option(explorer, "results_root", "DIR")
+    _add_results_root(explorer)
     explorer.add_argument(
         "--out",
         default="explorer.html",

@@ -7,6 +7,7 @@ __all__ = ['write_readme', 'NotebookStopped', 'execute_notebook', 'execute_noteb
            'report']
 
 # %% ../../nbs/publish/00_report.ipynb #6e0d2b91
+import math
 import os
 import re
 import shutil
@@ -135,6 +136,8 @@ def no_records_message(
     "Say that there are no records, and which command makes some."
     of_suite = f" of {suite}" if suite else ""
     command = f"zeroinit run {suite or 'demo'}"
+    if at_root(results_root) != at_root("results"):
+        command += f" --results-root {results_root}"
     return f"there are no records{of_suite} in {at_root(results_root)}; `{command}` makes some"
 
 
@@ -142,9 +145,10 @@ def results_table(
     results_root: str = "results",  # folder of records
     suite: str = None,  # only the runs of this suite; None: all
 ) -> str:  # lines to print
-    """Return mean scores with 95 % intervals as text. Raise `Refused` if there are no records.
+    """Return mean scores and half the widths of their 95 % intervals as text.
 
-    Experiments that differ only in settings without a column are told apart by their hash.
+    Each row is an experiment. If rows agree in all other columns, the last one holds the settings
+    in which they differ. Raise `Refused` if there are no records.
     """
     from zeroinit.experiments.frames import read, summary
     from zeroinit.experiments.suites import of_suite
@@ -152,18 +156,50 @@ def results_table(
     frame = read(results_root)
     if suite:
         frame = of_suite(frame, suite)
-    table = summary(frame)
-    if len(table) == 0:
+    if len(frame) == 0:
         raise Refused(no_records_message(results_root, suite))
-    scores = zip(table["mean"], table["half_width"], strict=True)
-    table.insert(5, "score", [f"{mean:.4f} ± {half_width:.4f}" for mean, half_width in scores])
-    table = table.drop(columns=["mean", "half_width"])
-    lines = [table.to_string(index=False, float_format="{:.2f}".format)]
+    frame = frame.assign(images=frame["train_size"].map(_images_text))
+    table = summary(frame, (*_VISIBLE, "hash"))
+    table.insert(len(_VISIBLE), "n", table.pop("n"))
+    table["mean"] = table["mean"].map(_score_text)
+    table["half_width"] = table["half_width"].map(_score_text)
+    table = table.rename(columns={"mean": "score", "half_width": "±"})
+    table["hash"] = table.pop("hash")
+    differences = _differing_settings(frame)
+    if any(differences.values()):
+        table["where"] = table["hash"].map(differences)
+    lines = [table.to_string(index=False, float_format="{:.2f}".format, na_rep="-")]
 
     runs = frame.drop_duplicates(["hash", "seed"])
     for version, n_runs in runs[runs.older].zeroinit.value_counts().items():
         lines.append(f"{n_runs} of {len(runs)} runs are by zeroinit {version}")
     return "\n".join(lines)
+
+
+_VISIBLE = ("dataset", "model", "scheme", "protocol", "epochs", "images")  # of an experiment
+
+
+def _images_text(train_size):
+    "The number of training images; that of a run without `train_size` is the data set's."
+    is_missing = train_size is None or math.isnan(train_size)
+    return "all" if is_missing else f"{train_size:.0f}"
+
+
+def _score_text(value):
+    "A score, or a dash where there is none: a single run has no interval."
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def _differing_settings(frame):
+    "For each hash, the settings in which it differs from rows that look like it; as a=1, b=2."
+    from zeroinit.experiments.config import DEFAULTS
+
+    differences = {}
+    for _, group in frame.drop_duplicates("hash").groupby(list(_VISIBLE)):
+        names = [name for name in DEFAULTS if group[name].astype(str).nunique() > 1]
+        for _, row in group.iterrows():
+            differences[row["hash"]] = ", ".join(f"{name}={row[name]}" for name in names)
+    return differences
 
 # %% ../../nbs/publish/00_report.ipynb #ac8a9ddf
 def _report_project(nbs, figures):
