@@ -98,6 +98,25 @@ def offered(page, name):
     return page.locator(f"select[name={name}] option").all_text_contents()
 
 
+def shown(page):
+    """The buttons of the schemes that are drawn."""
+    return page.locator("#schemes button[aria-pressed=true]")
+
+
+def show_all_schemes(page):
+    """Click on every scheme that is off."""
+    folded = page.locator("#schemes summary")
+    if folded.count():
+        folded.click()
+    while page.locator("#schemes button[aria-pressed=false]").count():
+        page.locator("#schemes button[aria-pressed=false]").first.click()
+
+
+def turn_to(page, name):
+    """Open the page of the runs or of the evidence."""
+    page.locator(f"nav button[name={name}]").click()
+
+
 def test_the_file_is_small_and_complete(built):
     assert built.stat().st_size < 5e6
     text = built.read_text()
@@ -111,8 +130,9 @@ def test_the_file_is_small_and_complete(built):
 @needs_chromium
 def test_picking_changes_every_view(built, opened):
     page = opened(built)
-    pick(page, work="Schicho (2023)", dataset="MNIST", model="fnn", protocol="clean", images="all")
+    show_all_schemes(page)
     n_schemes = page.locator("#schemes button").count()
+    assert n_schemes > 20
     wait_until(lambda: count_lines(page), n_schemes)
     # the fully connected network has two layers; the linear model is not drawn
     wait_until(lambda: count_marks(page, "waking", "rect"), 2 * (n_schemes - 1))
@@ -125,9 +145,9 @@ def test_picking_changes_every_view(built, opened):
     wait_until(lambda: published.count() > 3, True)
     assert picked(page, "protocol") == "published"
 
-    pick(page, dataset="CIFAR-10", model="resnet50", images="2,000")
+    pick(page, dataset="CIFAR-10", model="resnet50", length="3 epochs, 2,000 images")
     assert picked(page, "protocol") == "clean"  # there is no other
-    n_networks = page.locator("#schemes button:not(:has-text('linear'))").count()
+    n_networks = shown(page).count() - 1
     wait_until(lambda: count_marks(page, "waking", "rect"), 54 * n_networks)
 
     def rank_lines():  # all of them: some are at zero in every layer
@@ -145,6 +165,48 @@ def test_picking_changes_every_view(built, opened):
 
 
 @needs_chromium
+def test_it_opens_on_few_schemes_of_one_setting(built, opened):
+    page = opened(built)
+    picks = dict(work="Schicho (2023)", dataset="MNIST", model="fnn", protocol="clean")
+    for name, value in (picks | dict(length="full length")).items():
+        assert picked(page, name) == value
+    names = ["linear baseline", "default", "weights 0, biases 0"]
+    names += ["weights 0, biases N(0, 1)", "weights 0, biases U[0, 1)"]
+    texts = shown(page).all_inner_texts()
+    assert [text.split("\n")[0].startswith(n) for text, n in zip(texts, names, strict=True)]
+    wait_until(lambda: count_lines(page), 5)
+    assert page.evaluate("document.documentElement.scrollHeight") < 2000
+    turn_to(page, "evidence")
+    assert page.evaluate("document.documentElement.scrollHeight") < 2000
+
+
+@needs_chromium
+def test_own_runs_are_apart(opened, tmp_path):
+    """A run of no suite, and one of another length, are groups of their own."""
+    from zeroinit.experiments.config import Experiment
+    from zeroinit.experiments.records import records, results_path, write_record
+
+    root = tmp_path / "results"
+    settings = dict(model="fnn", dataset="mnist", protocol="clean", metric="last")
+    found = records(TOP / "results", scheme="default", reshuffle=True, shared_init=False, **settings)
+    for record in found[:2]:
+        changes = ({}, dict(lr=0.01), dict(epochs=3))
+        for change in changes:
+            config = record["config"] | change
+            experiment = Experiment(**config)
+            history = record["history"][: experiment.epochs]
+            changed = record | dict(config=config, history=history)
+            write_record(results_path(root, experiment, record["seed"]), changed)
+    page = opened(write_explorer(tmp_path / "own.html", root))
+    own = ["own runs, 3 epochs, all images", "own runs, full length"]
+    assert offered(page, "length") == ["full length", *own]
+    for length in offered(page, "length"):
+        pick(page, length=length)
+        assert page.locator("#schemes button").count() == 1
+        wait_until(lambda: count_lines(page), 1)
+
+
+@needs_chromium
 def test_every_group_draws(built, opened):
     page = opened(built)
     groups = page_data(page)["groups"]
@@ -152,7 +214,9 @@ def test_every_group_draws(built, opened):
     for group in groups:
         pick(page, **group["picks"])
         assert {name: picked(page, name) for name in group["picks"]} == group["picks"]
-        wait_until(lambda: count_lines(page), len(group["series"]))
+        n_shown = min(5, len(group["series"]))
+        assert shown(page).count() == n_shown
+        wait_until(lambda: count_lines(page), n_shown)
         assert page.locator("#waking").is_visible() == group["has"]["waking"]
 
 
@@ -161,9 +225,9 @@ def test_the_page_explains_itself(built, opened):
     page = opened(built)
     home = page.locator("#home a").get_attribute("href")
     assert home == "https://github.com/zeroinit/zeroinit"  # for a file on the disk
-    terms = page.locator("details dt")
+    terms = page.locator("#words dt")
     assert not terms.first.is_visible()
-    page.locator("summary").click()
+    page.locator("#words summary").click()
     assert terms.first.is_visible()
     explained = " ".join(terms.all_text_contents())
     expected = (
@@ -177,7 +241,7 @@ def test_the_page_explains_itself(built, opened):
     )
     for term in expected:
         assert term in explained
-    glossary = page.locator("details").inner_text()
+    glossary = page.locator("#words").inner_text()
     for group in page_data(page)["groups"]:
         assert group["picks"]["model"] in glossary
 
@@ -199,13 +263,13 @@ def test_on_the_site_it_links_to_the_first_page(built, chromium):
 
 @needs_chromium
 def test_a_pick_that_was_forced_does_not_stay(built, opened):
-    """The CNN's only clean runs on MNIST are short. Going on to the ResNet, which also has a single
-    short run, leads to its many runs."""
+    """A network's runs of another length lead on to the ResNet's many runs, not to its single run
+    of that length."""
     page = opened(built)
     for name, value in (("model", "cnn"), ("dataset", "CIFAR-10"), ("model", "resnet50")):
         pick(page, **{name: value})
         assert page.locator("#schemes button").count() > 1
-    assert picked(page, "images") == "2,000"
+    assert picked(page, "length") == "3 epochs, 2,000 images"
     assert page.locator("#schemes button").count() > 5
 
     pick(page, dataset="MNIST", model="fnn", protocol="published")
@@ -221,8 +285,8 @@ def test_names_are_short_and_colours_differ(built):
         styles = [(s["color"], s["dash"]) for s in series]
         assert len(set(names)) == len(set(styles)) == len(names), group["runs"]
         assert [n for n in names if len(n) > 60 or "_" in n or "=" in n] == []
-        # dashes are for one scheme with more epochs or with a flaw of the published procedure
-        variant = r", (\d+ epochs|one order|one draw)$"
+        # dashes are for one scheme with another setting or a flaw of the published procedure
+        variant = r", (lr \S+|one order|one draw)$"
         schemes = {(s["color"], re.sub(variant, "", s["series"])) for s in series}
         assert len({color for color, _ in schemes}) == len(schemes), group["runs"]
 
@@ -246,6 +310,8 @@ def test_verdicts_are_those_of_the_library(built, opened):
 
     table = verdicts(TOP / "results").set_index("claim")
     page = opened(built)
+    turn_to(page, "evidence")
+    page.locator("#verdicts summary").click()
     rows = page.locator("tr[data-claim]")
     assert rows.count() == len(table)
     for row in rows.all():
@@ -273,7 +339,7 @@ def test_verdicts_are_those_of_the_library(built, opened):
 def test_a_narrow_screen_and_a_dark_theme(built, opened):
     page = opened(built, width=390)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for view in page.locator("svg.marks").all():
+    for view in page.locator("svg.marks:visible").all():
         box = view.bounding_box()
         assert box["x"] + box["width"] <= 390
     pick(page, dataset="CIFAR-10", model="resnet50")
@@ -320,10 +386,12 @@ def test_without_records_the_page_says_so(opened, tmp_path, call):
     command = [sys.executable, "-m", "zeroinit.publish.cli", "explorer"]
     arguments = ["--results-root", "results", "--out", tmp_path / "e.html"]
     done = call(*command, *arguments, cwd=tmp_path)
-    assert "e.html: 0.0 MB" in done.stdout
+    assert "e.html shows no runs" in done.stdout
+    assert "MB" not in done.stdout
     page = opened(tmp_path / "e.html")
     text = page.inner_text("body")
-    assert "There are no records in results yet: zeroinit run demo makes some" in text
+    assert "There are no records in" in text
+    assert "results yet: zeroinit run demo makes some" in text
     assert page.locator("svg").count() == 0
     assert not page.locator("#page").is_visible()
 
@@ -338,7 +406,7 @@ def test_a_single_view(opened, tmp_path):
     curve_chart(curve_table(found)).save(tmp_path / "curves.html", inline=True)
     page = opened(tmp_path / "curves.html", ready="svg.marks")
     options = page.locator(".vega-bindings select option").all_text_contents()
-    assert "Schicho (2023): fnn on MNIST, clean, all images" in options
+    assert "Schicho (2023): fnn on MNIST, clean, full length" in options
     assert len(options) > 2
 
     lines = page.locator("g.mark-line.role-mark path")
@@ -350,7 +418,7 @@ def test_a_single_view(opened, tmp_path):
 
     legend.get_by_text("default", exact=True).click()
     wait_until(n_opaque, 1)
-    group = "Schicho (2023): cnn on MNIST, clean, 1,600 images"
+    group = "Schicho (2023): cnn on MNIST, clean, 1 epoch, 1,600 images"
     page.locator(".vega-bindings select").select_option(group)
     wait_until(
         lambda: (lines.count(), legend.all_text_contents()),
@@ -367,7 +435,7 @@ def test_the_widget_is_the_page(opened, tmp_path):
     page = opened(tmp_path / "notebook.html", ready="iframe")
     frame = page.frame_locator("iframe")
     frame.locator("body[data-ready]").wait_for(timeout=60_000)
-    n_schemes = frame.locator("#schemes button").count()
+    n_schemes = frame.locator("#schemes button[aria-pressed=true]").count()
     assert frame.locator("#curves g.mark-line path").count() == n_schemes
 
 
