@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'TINY_IMAGENET_URL', 'TINY_IMAGENET_MD5', 'Images', 'check_arrays', 'write_npz', 'read_npz', 'holdout',
-           'RegisteredDataset', 'dataset', 'digits', 'download_folder', 'read_torchvision', 'mnist', 'fashion_mnist',
-           'cifar10', 'cifar100', 'tiny_imagenet', 'data_root', 'load']
+           'RegisteredDataset', 'dataset', 'digits', 'digits_parity', 'download_folder', 'read_torchvision', 'mnist',
+           'fashion_mnist', 'cifar10', 'cifar100', 'tiny_imagenet', 'data_root', 'load']
 
 # %% ../../nbs/data/00_datasets.ipynb #7ac57ac7
 import errno
@@ -271,6 +271,24 @@ def digits(folder: Path) -> dict:
     y = labels.astype(np.int64)
     train, test = holdout(torch.from_numpy(y), 360)
     return dict(x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
+
+# %% ../../nbs/data/00_datasets.ipynb #a8cd3c56
+def _draw_pairs(images, labels, count, seed):
+    "(count, H, 2W) random pairs of images side by side; 1 if the sum of their labels is odd, or 0."
+    generator = torch.Generator().manual_seed(seed)
+    left, right = torch.randint(len(images), (2, count), generator=generator).numpy()
+    pairs = np.concatenate([images[left], images[right]], axis=2)
+    return pairs, (labels[left] + labels[right]) % 2
+
+
+@dataset(image_shape=(1, 8, 16), classes=2, label="parity of two digits")
+def digits_parity(folder: Path) -> dict:
+    "Two of scikit-learn's digits side by side, 8 x 16; whether their sum is even or odd."
+    single = digits(folder)
+    x_train, y_train = _draw_pairs(single["x_train"], single["y_train"], 20_000, seed=0)
+    x_test, y_test = _draw_pairs(single["x_test"], single["y_test"], 4_000, seed=1)
+    classes = np.array(["even", "odd"])
+    return dict(x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, classes=classes)
 
 # %% ../../nbs/data/00_datasets.ipynb #f7b37aeb
 def _why_no_download(error, name, folder):

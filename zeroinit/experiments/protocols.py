@@ -97,6 +97,7 @@ ROWS = {
 _RESEMBLES = {"fashion_mnist": "mnist", "cifar100": "cifar10", "tiny_imagenet": "cifar10"}
 _OURS = {
     "digits": dict(epochs=110, batch_size=32, augment="plain"),
+    "digits_parity": dict(epochs=8, batch_size=32, augment="plain"),
     "mnist": dict(augment="plain"),
     "fashion_mnist": dict(augment="plain"),
 }

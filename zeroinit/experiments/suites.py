@@ -66,8 +66,8 @@ _LINEAR = dict(model="logistic", init="default")  # the linear baseline
 # %% ../../nbs/experiments/05_suites.ipynb #ff3eed79
 @suite("S1 S2 S3")
 def demo():
-    "Weights at zero, biases random: the finding on the embedded digits."
-    return _runs(range(5), [_LINEAR, *_FOUR_SCHEMES, _SCALED[1]], dataset="digits")
+    "Weights at zero, biases random: the finding on embedded digits, two side by side."
+    return _runs(range(5), [_LINEAR, *_FOUR_SCHEMES, _SCALED[1]], dataset="digits_parity")
 
 # %% ../../nbs/experiments/05_suites.ipynb #5aef1d66
 @suite("S1 S2 S3 S4")

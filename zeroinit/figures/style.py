@@ -67,6 +67,7 @@ SCHEME_LABELS = {
 DATASET_LABELS = {
     "mnist": "MNIST",
     "digits": "scikit-learn's digits",
+    "digits_parity": "parity of two digits",
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "tiny_imagenet": "Tiny ImageNet",

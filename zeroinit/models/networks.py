@@ -72,7 +72,7 @@ def _hidden_widths(image_shape):
     C, H, W = image_shape
     if C == 3:
         return (512, 256, 128)
-    return (500,) if H * W > 64 else (128, 64)
+    return (500,) if H * W > 128 else (128, 64)
 
 # %% ../../nbs/models/01_networks.ipynb #fed9179a
 @model(work="schicho2023")
@@ -80,7 +80,7 @@ def fnn(
     *,
     image_shape: tuple,  # (C, H, W)
     classes: int,  # outputs
-    hidden: Sequence[int] = None,  # widths; None: as published, and ours for 8 x 8 images
+    hidden: Sequence[int] = None,  # widths; None: as published, and ours for up to 128 pixels
 ) -> nn.Module:  # (B, C, H, W) -> (B, classes)
     "Fully connected network with ELU (Schicho 2023, section on MNIST and CIFAR-10)."
     return mlp(image_shape, _hidden_widths(image_shape) if hidden is None else hidden, classes)
