@@ -323,6 +323,8 @@ _CELL_COLUMNS = [
     "estimate",
     "low",
     "high",
+    "low_90",
+    "high_90",
     "n",
     "planned",
     "accuracy",
@@ -415,6 +417,8 @@ def _cell_row(cell):
         estimate=effect.estimate if effect else math.nan,
         low=effect.low if effect else math.nan,
         high=effect.high if effect else math.nan,
+        low_90=effect.low_90 if effect else math.nan,
+        high_90=effect.high_90 if effect else math.nan,
         n=cell.n,
         planned=cell.planned,
         accuracy=cell.accuracy,
@@ -442,11 +446,12 @@ def evidence_cells(
     claim that says several things; protocol; word, one of `WORDS`; so_far, the answer of a short,
     partial or unclaimed cell; starred; reach, whether the comparison goes beyond the claim; own,
     whether neither work makes it; effect (short) and detail (a sentence), in words; note;
-    estimate, low and high, a difference of accuracies with its 95 % interval; n and planned,
-    seeds; accuracy and reference, of both sides; than, what the reference is; kept, kept_low and
-    kept_high, the share of default's lead over the linear model with Fieller's interval;
-    wanted_low and wanted_high, where the difference must lie; length of a short run; seeds_needed;
-    gpu_hours of missing runs; and experiments, the hashes of the experiments behind the cell.
+    estimate, low and high, a difference of accuracies with its 95 % interval; low_90 and high_90,
+    of the 90 % interval; n and planned, seeds; accuracy and reference, of both sides; than, what
+    the reference is; kept, kept_low and kept_high, the share of default's lead over the linear
+    model with Fieller's interval; wanted_low and wanted_high, where the difference must lie;
+    length of a short run; seeds_needed; gpu_hours of missing runs; and experiments, the hashes of
+    the experiments behind the cell.
     """
     import pandas as pd
 

@@ -69,6 +69,9 @@ class Effect:
     p_no: float  # of the test that it lies inside; small: it lies outside
     paired: bool = True
     spread: float = math.nan  # standard deviation of the pairs' differences
+    # ends of the 90 % interval: a one-sided test at 5 % passes a bound that lies outside of it
+    low_90: float = math.nan
+    high_90: float = math.nan
 
 # %% ../../nbs/evidence/00_statistics.ipynb #c0a00011
 def p_values(
@@ -129,6 +132,7 @@ def estimate_effect(
         return None
     mean, error, df = estimate_mean(*groups)
     half_width = float(t.ppf(0.975, df) * error)
+    half_width_90 = float(t.ppf(0.95, df) * error)
     p_yes, p_no = p_values(mean, error, df, low, high)
     return Effect(
         estimate=float(mean),
@@ -139,6 +143,8 @@ def estimate_effect(
         p_no=float(p_no),
         paired=len(groups) == 1,
         spread=float(error) * math.sqrt(n),
+        low_90=float(mean) - half_width_90,
+        high_90=float(mean) + half_width_90,
     )
 
 # %% ../../nbs/evidence/00_statistics.ipynb #c0a00016
