@@ -15,12 +15,13 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "of_suite": "suites",
         "read": "frames",
         "records": "records",
-        "request": "runner",
+        "request": "requests",
         "resolve": "resolve",
         "run": "runner",
         "suite": "suites",
         "summary": "frames",
         "to_frame": "frames",
+        "verify": "verification",
     },
 )
 
