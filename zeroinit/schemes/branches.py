@@ -94,15 +94,29 @@ class AutogradGraph:
 def meta_copy(
     model: nn.Module,  # any; not touched
 ) -> nn.Module:  # in evaluation mode, without hooks
-    "A copy on the meta device; all of its parameters require gradients."
+    """A copy on the meta device; all of its parameters require gradients. Raise `Refused` if the
+    model cannot be copied."""
+    for name, p in model.named_parameters():
+        if nn.parameter.is_lazy(p):
+            problem = f"{name} is lazy and has no shape yet"
+            raise Refused(f"{problem}; run the model once on a batch first")
+    try:
+        return _meta_copy(model)
+    except Exception as error:  # a model may raise anything when it is copied
+        reason = str(error).partition("\n")[0][:150]
+        name = type(model).__name__
+        raise Refused(f"{name} cannot be copied to the meta device ({reason})") from error
 
+
+def _meta_copy(model):
     def empty(t):
         return torch.empty_like(t, device="meta", requires_grad=False)
 
     # deepcopy takes from `memo` what it would otherwise copy: tensors without values
     memo = {}
     for p in model.parameters():
-        memo[id(p)] = nn.Parameter(empty(p), requires_grad=p.is_floating_point())
+        can_learn = p.is_floating_point() or p.is_complex()
+        memo[id(p)] = nn.Parameter(empty(p), requires_grad=can_learn)
     for buffer in model.buffers():
         memo[id(buffer)] = empty(buffer)
     twin = copy.deepcopy(model, memo)
@@ -145,7 +159,8 @@ def input_shapes(
         shapes += stated_shapes
     if patch_image_size and not isinstance(first, nn.Linear):
         shapes = stated_shapes + shapes  # takes images of one size only
-    return [((2, *shape), torch.get_default_dtype()) for shape in shapes]
+    dtype = first.weight.dtype if first.weight.is_floating_point() else torch.get_default_dtype()
+    return [((2, *shape), dtype) for shape in shapes]
 
 # %% ../../nbs/schemes/02_branches.ipynb #14b62f68
 def run_on_meta(
@@ -153,8 +168,8 @@ def run_on_meta(
     batch: Tensor = None,  # an input whose shape is taken; None: the first shape that fits
 ) -> tuple:  # (the copy, list of its output tensors, its input)
     "Run a copy of a model on the meta device; raise `Refused` if no input goes through."
-    inputs = input_shapes(model) if batch is None else [(batch.shape, batch.dtype)]
     twin = meta_copy(model)
+    inputs = input_shapes(twin) if batch is None else [(batch.shape, batch.dtype)]
     problem = "it has no layer"
     for shape, dtype in inputs:
         x = torch.empty(shape, dtype=dtype, device="meta", requires_grad=dtype.is_floating_point)

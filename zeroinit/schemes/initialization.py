@@ -8,26 +8,38 @@ __all__ = ['schemes', 'compared_schemes', 'Treatment', 'unwrap', 'SchemePlan', '
 # %% ../../nbs/schemes/07_initialization.ipynb #31242e00
 import copy
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn as nn
+import torch.nn.utils.parametrize as parametrize
 from torch import Tensor
 
 import zeroinit.schemes.literature  # noqa: F401 (its schemes register themselves)
 from ..basics.errors import Refused
 from zeroinit.schemes.fills import (
     SCHEMES,
+    ZERO,
     Change,
+    NewBias,
     Rule,
     Untreatable,
     check_bool,
+    check_finite,
+    constant,
     descriptions,
     named_stream,
     scheme_arguments,
 )
 from .hooks import is_scaled, remove_changes_
-from .layers import LAYERS, Projection, is_kind
+from zeroinit.schemes.layers import (
+    LAYERS,
+    FreeParameter,
+    Gate,
+    Projection,
+    feature_sizes,
+    is_kind,
+)
 from zeroinit.schemes.sites import (
     BRANCH_ROLES,
     PROJECTIONS,
@@ -39,6 +51,7 @@ from zeroinit.schemes.sites import (
     layer_kind,
     plain_name,
 )
+from .tensors import ParameterNames, check_held, check_plain, check_writable
 from .zero import head_bias_rule
 
 # %% ../../nbs/schemes/07_initialization.ipynb #54ef210b
@@ -74,6 +87,11 @@ class Treatment:
         "Whether something is added to the layer, instead of a tensor filled."
         return isinstance(self.rule, Change)
 
+    @property
+    def is_new(self) -> bool:
+        "Whether the tensor is a bias that the layer does not have yet."
+        return isinstance(self.rule, NewBias) and self.tensor() is None
+
     def tensor(self) -> Tensor:  # or None
         "The tensor to fill: the parameter, without the scalar that an earlier scheme put on it."
         if is_scaled(self.site.layer, self.key):
@@ -81,19 +99,37 @@ class Treatment:
         return self.site.tensor(self.key)
 
 # %% ../../nbs/schemes/07_initialization.ipynb #e9dd330d
+def _reason(error):
+    "The first line of an error that another library raised, with its type."
+    text = str(error).partition("\n")[0][:150]
+    return f"{type(error).__name__}: {text}"
+
+
 def _rules(scheme, site, args):
     "What a scheme returns for the layer at a site."
-    function = SCHEMES[scheme].function
-    if "site" in inspect.signature(function).parameters:
+    registered = SCHEMES[scheme]
+    if "site" in inspect.signature(registered.function).parameters:
         args = dict(args, site=site)
-    return function(site.layer, **args)
+    try:
+        rules = dict(registered.function(site.layer, **args))
+    except Refused:
+        raise
+    except Exception as error:  # a layer of another library may lack anything
+        raise Untreatable(f"the scheme finds no rule for it ({_reason(error)})") from error
+    is_second_bias = isinstance(site.layer, Gate) and site.layer.of_state
+    if is_second_bias and "bias" in rules and not registered.both_biases:
+        rules["bias"] = ZERO
+    return rules
 
 # %% ../../nbs/schemes/07_initialization.ipynb #a157f7ec
 def _is_treated(scheme, site, selection):
     "Whether a scheme treats a site; raise `Untreatable` if it should and cannot."
     registered = SCHEMES[scheme]
     roles = {*registered.required_roles, *registered.maybe}
-    if is_kind(site.layer, registered.layer_types) or site.roles & roles:
+    is_for_type = is_kind(site.layer, registered.layer_types)
+    if is_for_type and isinstance(site.layer, Gate) and not registered.gates:
+        raise Untreatable("the scheme is for layers without a state, not for LSTM, GRU and RNN")
+    if is_for_type or site.roles & roles:
         return True
     # a scheme for layers of all kinds must not pass over an unknown one in silence
     if layer_kind(site) is None and nn.Linear in registered.on:
@@ -105,18 +141,47 @@ def _is_treated(scheme, site, selection):
     raise Untreatable("the scheme is for other layers")
 
 # %% ../../nbs/schemes/07_initialization.ipynb #ab11e437
-def _parameter_name(treatment, names):
-    """The name of the parameter that a treatment fills; `names`: id of a parameter -> its name.
-    Raise `Untreatable` if it is no plain parameter of the model."""
+def _check_missing(treatment, scheme):
+    "Raise `Untreatable` for a tensor that a layer lacks, unless it is given one."
+    site, key = treatment.site, treatment.key
+    is_layer = layer_kind(site) == LAYERS
+    if isinstance(treatment.rule, NewBias) and is_layer:
+        if isinstance(site.layer, Projection):
+            raise Untreatable("add_bias=True cannot give a bias to a part of a layer")
+        return
+    advice = ""
+    if key == "bias" and is_layer and "add_bias" in scheme_arguments(scheme):
+        advice = "add_bias=True gives it one, and strict=False leaves the layer as it is"
+    problem = f"it has no {key}, which the scheme needs (default and zero need none)"
+    raise Untreatable(problem, advice)
+
+
+def _parameter_name(treatment, names, scheme):
+    """The name of the parameter that a treatment fills; `names`: the model's `ParameterNames`.
+    Raise `Untreatable` if it is no plain parameter of the model, or cannot be written."""
     site, key = treatment.site, treatment.key
     tensor = treatment.tensor()
     if tensor is None:
-        raise Untreatable(f"it has no {key}, which the scheme needs (default and zero need none)")
-    if isinstance(site.layer, Projection):
+        _check_missing(treatment, scheme)
         return site.parameter(key)
-    if id(tensor) not in names or nn.parameter.is_lazy(tensor):
-        raise Untreatable(f"its {key} is parametrized, pruned, or lazy and not yet initialized")
-    return names[id(tensor)]
+    owner = site.owner or site.layer
+    attribute = site.attribute(key)
+    if not is_scaled(site.layer, key):
+        if not isinstance(site.layer, FreeParameter):
+            check_plain(owner, attribute, site.module_name)
+        tensor = owner._parameters.get(attribute, tensor)  # whole, if the site is a part of it
+    check_writable(tensor, attribute)
+    name = names.name_of(tensor, attribute)
+    _, bracket, part = site.parameter(key).partition("[")
+    return f"{name}{bracket}{part}"
+
+
+def _check_changeable(site):
+    "Raise `Untreatable` if nothing can be multiplied into the weight of a layer."
+    owner = site.owner or site.layer
+    if not parametrize.is_parametrized(owner, "weight"):
+        check_plain(owner, "weight", site.module_name)
+        check_writable(owner.weight)
 
 
 def _treatments(scheme, site, args, selection, names):
@@ -124,15 +189,19 @@ def _treatments(scheme, site, args, selection, names):
     `Untreatable` if the scheme cannot treat the layer."""
     if not _is_treated(scheme, site, selection):
         return {}
+    weight = site.tensor("weight")
+    if weight is not None and nn.parameter.is_lazy(weight):  # it has no shape that a rule could use
+        check_writable(weight, site.attribute("weight"))
     found = {}
     for key, rule in _rules(scheme, site, args).items():
         if not selection.includes(site, key):
             continue
         treatment = Treatment(rule, site, key)
         if treatment.is_change:
+            _check_changeable(site)
             name = child_name(site.name, key)
         else:
-            name = _parameter_name(treatment, names)
+            name = _parameter_name(treatment, names, scheme)
         found[name] = treatment
     return found
 
@@ -161,6 +230,7 @@ def _search_options(scheme, selection):
     return dict(
         branches=registered.branches or not roles.isdisjoint(BRANCH_ROLES),
         split=registered.split or not roles.isdisjoint(PROJECTIONS),
+        gates=True,
     )
 
 # %% ../../nbs/schemes/07_initialization.ipynb #475de940
@@ -171,6 +241,25 @@ def _gives_branches(roles):
         if not names.isdisjoint(BRANCH_ROLES):
             return True
     return False
+
+
+def _check_roles_given(roles):
+    "Raise `Refused` unless `roles=` is a dict of names -> role or roles, or None."
+    if roles is None:
+        return
+    if not isinstance(roles, dict):
+        raise Refused(f"roles must be a dict of layer name -> role, not {roles!r}")
+    for pattern, by_hand in roles.items():
+        names = [by_hand] if isinstance(by_hand, str) else by_hand
+        is_list = isinstance(names, (list, tuple, set))
+        if (
+            not isinstance(pattern, str)
+            or not is_list
+            or not all(isinstance(n, str) for n in names)
+        ):
+            raise Refused(
+                f"roles takes a layer name and its role or roles, not {pattern!r}: {by_hand!r}"
+            )
 
 
 def _find_sites(model, scheme, selection, roles, strict, batch):
@@ -188,16 +277,21 @@ def _find_sites(model, scheme, selection, roles, strict, batch):
             raise
         else:
             problem = str(error)
-    return find_sites(model, roles, split=options["split"]), problem
+    options["branches"] = False
+    return find_sites(model, roles, **options), problem
 
 
 def _check_roles(model, scheme, found):
     "Raise `Refused` if no site has a role that the scheme requires, or if there is no layer."
     required = SCHEMES[scheme].required_roles
-    if not required and not any(layer_kind(site) == LAYERS for site in found):
+    problem = f"scheme {scheme} found no linear or convolution layer in {type(model).__name__}"
+    if not any(True for _ in model.parameters()):
         raise Refused(
-            f"scheme {scheme} found no linear or convolution layer in {type(model).__name__}"
+            f"{problem}, which has no parameters at all; layers in a plain list or dict do not "
+            "count, and nn.ModuleList and nn.ModuleDict hold them so that they do"
         )
+    if not required and not any(layer_kind(site) == LAYERS for site in found):
+        raise Refused(problem)
     for role in required:
         if not any(role in site.roles for site in found):
             problem = f"needs {ROLES[role]}, and this model has none"
@@ -225,21 +319,41 @@ class SchemePlan:
     treatments: dict = field(default_factory=dict)  # parameter or change, by name -> Treatment
     problems: dict = field(default_factory=dict)  # site's name -> why it is not treated
     unknown_branches: str = ""  # why the residual branches are unknown
+    names: ParameterNames = None  # of the model's parameters
+    scheme: str = ""
+    strict: bool = True  # whether a layer that cannot be treated is an error
+
+    def leave_out(
+        self,
+        site: Site,
+        error: Untreatable,  # why it is not treated
+    ):
+        """Note that a layer is not treated, and drop what the plan does to it or to other parts of
+        it. Raise `Untreatable`, with the names of scheme and layer, if the plan is strict."""
+        if self.strict:
+            problem = f"cannot treat {site}: {error.problem}"
+            advice = error.advice or "strict=False leaves it alone"
+            raise _refusal(self.scheme, problem, advice, Untreatable) from error
+        for other in self.sites:
+            is_part = isinstance(other.layer, Projection) and other.owner is site.owner
+            if other is site or is_part:
+                self.problems[other.name] = error.problem
+        for name, treatment in list(self.treatments.items()):
+            if treatment.site.name in self.problems:
+                del self.treatments[name]
 
 
-def _add_treatments_(plan, scheme, args, selection, strict, names):
+def _add_treatments_(plan, args, selection):
     "Put what a scheme does at each site into a plan; a layer that it cannot treat is a problem."
     for site in plan.sites:
         if not selection.includes(site, "weight") and not selection.includes(site, "bias"):
             continue
+        if site.name in plan.problems:  # of another part of the same layer
+            continue
         try:
-            treatments = _treatments(scheme, site, args, selection, names)
+            treatments = _treatments(plan.scheme, site, args, selection, plan.names)
         except Untreatable as error:
-            if strict:
-                problem = f"cannot treat {site}: {error.problem}"
-                advice = error.advice or "strict=False leaves it alone"
-                raise _refusal(scheme, problem, advice, Untreatable) from None
-            plan.problems[site.name] = error.problem
+            plan.leave_out(site, error)
             continue
         for name, treatment in treatments.items():
             plan.treatments.setdefault(name, treatment)  # a tied tensor: where it first appears
@@ -256,12 +370,56 @@ def _head_bias_treatment(found, head_bias):
     return head.parameter("bias"), Treatment(rule, head, "bias")
 
 
+def _add_forget_bias_(plan, forget_bias):
+    "Put the bias of all forget gates into a plan: this number for the input's, 0 for the state's."
+    check_finite(forget_bias=forget_bias)
+    gates = [site for site in plan.sites if site.name.endswith("[forget]")]
+    gates = [site for site in gates if site.tensor("bias") is not None]
+    if not gates:
+        raise Refused("forget_bias needs an LSTM with biases, and this model has none")
+    for site in gates:
+        if site.name in plan.problems:
+            continue
+        rule = ZERO if site.layer.of_state else constant(forget_bias)
+        _put_(plan, Treatment(rule, site, "bias"))
+
+
+def _put_(plan, treatment):
+    "Put a treatment into a plan, in the place of what the scheme does, if the layer allows it."
+    try:
+        name = _parameter_name(treatment, plan.names, plan.scheme)
+    except Untreatable as error:
+        plan.leave_out(treatment.site, error)
+        return
+    plan.treatments[name] = treatment
+
+
+def _first_input(batch):
+    "The first of a model's inputs as a tensor; None if there is none."
+    if isinstance(batch, (tuple, list)) and len(batch):
+        batch = batch[0]
+    if batch is not None and not isinstance(batch, Tensor) and hasattr(batch, "__array__"):
+        batch = torch.as_tensor(batch)
+    return batch
+
+
+def _check_batch(scheme, batch, options):
+    "Raise `Refused` if a scheme needs a batch, or would use one, and it is none."
+    uses_batch = SCHEMES[scheme].needs_batch or options["branches"]
+    if batch is not None and uses_batch and not isinstance(batch, Tensor):
+        raise Refused(
+            "batch must be an input of the model as a tensor, or a tuple or list that begins with "
+            f"it, not {type(batch).__name__}"
+        )
+
+
 @torch.no_grad()
 def plan_scheme(
     model: nn.Module,  # any
     scheme: str,  # name of a scheme
     head_bias: str = None,  # 'log_prior'; None: as the scheme sets it
     *,
+    forget_bias: float = None,  # of the forget gates of every LSTM; None: as the scheme sets it
     only: type | str | list = None,  # layer types, roles, patterns of names; None: as registered
     skip: type | str | list = None,  # the same, for what to leave alone
     roles: dict = None,  # pattern of layer names -> role or roles, by hand
@@ -269,28 +427,39 @@ def plan_scheme(
     batch: Tensor = None,  # an input of the model, for its shape; or a tuple that begins with it
     **args,  # of the scheme
 ) -> SchemePlan:
-    """What a scheme would do to a model. A tied tensor is treated once, where it first appears.
-    Raise `Refused`, or its subclass `Untreatable` for a layer that cannot be treated."""
+    """What a scheme would do to a model, which may be on the meta device. A tied tensor is treated
+    once, where it first appears. Raise `Refused`, or its subclass `Untreatable` for a layer that
+    cannot be treated."""
     # check what is asked for
     model = unwrap(model)
-    if isinstance(batch, (tuple, list)):
-        batch = batch[0]
+    batch = _first_input(batch)
     selection = Selection(only, skip)
     check_bool(strict=strict)
+    _check_roles_given(roles)
     _check_arguments(scheme, args)
+    _check_batch(scheme, batch, _search_options(scheme, selection))
 
     # find the places that the scheme is for
-    found, unknown_branches = _find_sites(model, scheme, selection, roles, strict, batch)
+    try:
+        found, unknown_branches = _find_sites(model, scheme, selection, roles, strict, batch)
+        names = ParameterNames(model)
+    except Refused:
+        raise
+    except Exception as error:  # a model may hold anything
+        name = type(model).__name__
+        raise Refused(f"the layers of {name} cannot be listed ({_reason(error)})") from error
     _check_roles(model, scheme, found)
     selection.check(found)
 
     # ask the scheme what to do at each
-    plan = SchemePlan(found, unknown_branches=unknown_branches)
-    names = {id(p): plain_name(name) for name, p in model.named_parameters()}
-    _add_treatments_(plan, scheme, args, selection, strict, names)
+    plan = SchemePlan(found, {}, {}, unknown_branches, names, scheme, strict)
+    _add_treatments_(plan, args, selection)
     if head_bias is not None:
-        name, treatment = _head_bias_treatment(found, head_bias)
-        plan.treatments[name] = treatment
+        _, treatment = _head_bias_treatment(found, head_bias)
+        if treatment.site.name not in plan.problems:
+            _put_(plan, treatment)
+    if forget_bias is not None:
+        _add_forget_bias_(plan, forget_bias)
     return plan
 
 # %% ../../nbs/schemes/07_initialization.ipynb #da5a25b0
@@ -317,59 +486,100 @@ def _without_part(name):
     return name.partition("[")[0]
 
 
+def _layer_name(site):
+    "The name of the layer that a site is, or is a part of."
+    return site.module_name if isinstance(site.layer, Projection) else site.name
+
+
 def _sites_by_parameter(sites):
     "The site that each parameter belongs to, by its name; of several, the first."
     found = {}
-    for site in reversed(sites):
-        for key in ("weight", "bias"):
-            found[_without_part(site.parameter(key))] = site
     for site in sites:
         if layer_kind(site) is None:  # its parameters may have any names
             for name, _ in site.layer.named_parameters(recurse=False):
-                found[child_name(site.name, name)] = site
+                found[child_name(site.name, plain_name(name))] = site
+    for site in reversed(sites):
+        for key in ("weight", "bias"):
+            found[_without_part(site.parameter(key))] = site
     return found
 
 
-def _parameter_rows(model, plan, skip):
-    "Rows for the parameters of a model, but those whose ids are in `skip`."
-    sites = _sites_by_parameter(plan.sites)
-    problems = {}  # site's name -> why it is not treated
-    for name, problem in plan.problems.items():
-        problems.setdefault(_without_part(name), problem)
-    parts = {}  # name of a fused parameter -> [(name of the part, its treatment)]
-    for name, treatment in plan.treatments.items():
-        if "[" in name and not treatment.is_change:
-            parts.setdefault(_without_part(name), []).append((name, treatment))
+def _shown_name(model, raw_name):
+    "A name that exists in a model: the plain name of a parameter, unless nothing is called so."
+    name = plain_name(raw_name)
+    try:
+        found = model
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError:
+        return raw_name.replace("_orig_mod.", "")
+    return name
 
-    rows = []
-    for raw_name, parameter in model.named_parameters():
+
+class _Rows:
+    "What the rows of a table are made from."
+
+    def __init__(self, model, plan):
+        self.model = model
+        self.plan = plan
+        self.names = plan.names or ParameterNames(model)
+        self.sites = _sites_by_parameter(plan.sites)
+        by_name = {site.name: site for site in plan.sites}
+        self.problems = {}  # name of a layer -> why it is not treated
+        for name, problem in plan.problems.items():
+            layer = _layer_name(by_name[name]) if name in by_name else _without_part(name)
+            self.problems.setdefault(layer, problem)
+        self.parts = {}  # name of a fused parameter -> [(name of the part, its treatment)]
+        for name, treatment in plan.treatments.items():
+            if "[" in name and not treatment.is_change:
+                self.parts.setdefault(_without_part(name), []).append((name, treatment))
+
+    def of(self, raw_name, parameter):
+        "The rows of one parameter: one, or one for each part that was treated."
         name = plain_name(raw_name)
-        if id(parameter) in skip:
-            continue
-        if name in parts:
-            for part_name, part in parts[name]:
-                rows.append(_row(part_name, part.tensor(), part.site.roles, part.rule.text))
-        elif name in plan.treatments:
-            text = plan.treatments[name].rule.text
-            rows.append(_row(name, parameter, _roles_of_layer(sites.get(name)), text))
+        first = self.names.first.get(id(parameter), name)
+        shown = _shown_name(self.model, raw_name)
+        tied = [other for other in (first, *self.names.others.get(first, [])) if other != name]
+        sites = [self.sites[n] for n in (name, *tied) if n in self.sites]
+        if first in self.parts:
+            rows = []
+            for part_name, part in self.parts[first]:
+                _, bracket, rest = part_name.partition("[")
+                row_name = f"{shown}{bracket}{rest}"
+                rows.append(self._row(row_name, part.tensor(), [part.site], part.rule.text))
         else:
-            text = _why_not(sites.get(name), problems)
-            rows.append(_row(name, parameter, _roles_of_layer(sites.get(name)), text))
-    return rows
+            sites = [site for site in sites if not isinstance(site.layer, Projection)]
+            if first in self.plan.treatments:
+                text = self.plan.treatments[first].rule.text
+            else:
+                text = self._why_not((name, *tied))
+            rows = [self._row(shown, parameter, sites, text)]
+        for row in rows:
+            if tied:
+                row["tied"] = ", ".join(tied)
+        return rows
 
+    def _row(self, name, tensor, sites, text):
+        roles = set().union(*[site.roles for site in sites])
+        row = _row(name, tensor, roles, text)
+        by_name = set().union(*[site.roles_by_name for site in sites])
+        if by_name:
+            row["by_name"] = _join_roles(by_name)
+        return row
 
-def _roles_of_layer(site):
-    "The roles of a parameter at a site (or None); a fused parameter has several sites' and none."
-    if site is None or isinstance(site.layer, Projection):
-        return ()
-    return site.roles
-
-
-def _why_not(site, problems):
-    "What the table says of a parameter at a site (or None) that was not filled."
-    if site is None or _without_part(site.name) not in problems:
+    def _why_not(self, names):
+        "What the table says of a parameter, under one or more names, that was not filled."
+        for name in names:
+            for layer in (name, name.rpartition(".")[0]):
+                if layer in self.problems:
+                    return f"not treated: {self.problems[layer]}"
         return "left alone"
-    return f"not treated: {problems[_without_part(site.name)]}"
+
+
+def _count_layers(plan, rows):
+    "How many layers were treated, or should have been."
+    treated = {_layer_name(treatment.site) for treatment in plan.treatments.values()}
+    return len(treated | set(rows.problems))
 
 
 def _table(
@@ -379,9 +589,13 @@ def _table(
     removed=(),  # names of what earlier schemes had added
 ):
     "What was done to every parameter, what was added and removed, and what was not found."
-    from zeroinit.basics.tables import Table
+    from zeroinit.schemes.treatment_table import TreatmentTable
 
-    rows = _parameter_rows(model, plan, skip=new)
+    source = _Rows(model, plan)
+    rows = []
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in new:
+            rows += source.of(name, parameter)
     for name, treatment in plan.treatments.items():
         if treatment.is_change:
             role = _join_roles(treatment.site.roles)
@@ -390,33 +604,110 @@ def _table(
     if plan.unknown_branches:
         text = f"not found: {plan.unknown_branches}"
         rows.append(dict(parameter="(residual branches)", rule=text))
-    return Table(rows)
+    untreated = {name or "model": problem for name, problem in source.problems.items()}
+    table = TreatmentTable(rows, untreated=untreated, layer_count=_count_layers(plan, source))
+    for column in ("by_name", "tied"):
+        if column in table:
+            table[column] = table.pop(column).fillna("")  # after the numbers
+    return table
 
 # %% ../../nbs/schemes/07_initialization.ipynb #5a7194cb
-def _draw(treatments, base):
-    "The tensors of a plan, by name, each from the random stream of its name."
-    drawn = {}
-    for name, treatment in treatments.items():
-        if treatment.is_change:
-            continue
-        tensor = treatment.tensor()
-        if not tensor.numel():
-            continue
-        # half precision is drawn in float32, so that every dtype but float64 sees the same draws
-        dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-        rule = treatment.rule
-        stream = named_stream(base, rule.stream or name)
-        drawn[name] = rule.fill(torch.empty(tensor.shape, dtype=dtype), stream)
+def _empty_like(treatment):
+    "A tensor to draw into: of the shape of what a treatment fills, in float32 or float64."
+    tensor = treatment.tensor()
+    shape = None if tensor is None else tensor.shape
+    if tensor is None:  # a bias that the layer is given
+        tensor = treatment.site.tensor("weight")
+        shape = (feature_sizes(treatment.site.layer)[1],)
+    # half precision is drawn in float32, so that every dtype but float64 sees the same draws
+    dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return torch.empty(shape, dtype=dtype), tensor.dtype
+
+
+def _draw_one(treatment, stream):
+    "What a treatment fills its tensor with. Raise `Untreatable` if the tensor cannot hold it."
+    empty, dtype = _empty_like(treatment)
+    key = treatment.site.attribute(treatment.key)
+    try:
+        drawn = treatment.rule.fill(empty, stream)
+    except Refused:
+        raise
+    except Exception as error:  # a rule for matrices meets a vector, or a number is too large
+        raise Untreatable(f"the scheme cannot fill its {key} ({_reason(error)})") from error
+    check_held(drawn, dtype, key)
     return drawn
 
+
+def _draw(plan, base):
+    "The tensors of a plan, by name, each from the random stream of its name."
+    drawn = {}
+    for name, treatment in list(plan.treatments.items()):
+        # a layer that was left out in the meantime takes its other tensors with it
+        if treatment.is_change or name not in plan.treatments:
+            continue
+        tensor = treatment.tensor()
+        if tensor is not None and not tensor.numel():
+            continue
+        stream = named_stream(base, treatment.rule.stream or name)
+        try:
+            drawn[name] = _draw_one(treatment, stream)
+        except Untreatable as error:
+            plan.leave_out(treatment.site, error)
+    return {name: tensor for name, tensor in drawn.items() if name in plan.treatments}
+
+
+def _check_places(plan):
+    "Leave out what is on the meta device, where nothing can be written."
+    for treatment in list(plan.treatments.values()):
+        tensor = treatment.tensor()
+        if tensor is None:
+            tensor = treatment.site.tensor("weight")
+        if tensor is not None and tensor.is_meta:
+            error = Untreatable(
+                "it is on the meta device, where nothing can be written",
+                "build the model on the device where it runs, or call model.to_empty(device=...) "
+                "first",
+            )
+            plan.leave_out(treatment.site, error)
+
+
+def _write_(treatments, drawn):
+    """Write what was drawn into the tensors, and read it back. Raise `Refused`, with the values as
+    they were, if a tensor does not hold what was written."""
+    old = {}
+    given = []  # layers that got a bias
+    try:
+        for name, tensor in drawn.items():
+            treatment = treatments[name]
+            if treatment.is_new:
+                layer = treatment.site.layer
+                zeros = layer.weight.new_zeros(tensor.shape)
+                layer.bias = nn.Parameter(zeros, requires_grad=layer.weight.requires_grad)
+                given.append(layer)
+            target = treatment.tensor()
+            old[name] = target.detach().clone()
+            target.copy_(tensor)
+        for name, tensor in drawn.items():
+            held = treatments[name].tensor()
+            expected = tensor.to(held.dtype).double()
+            if not torch.equal(held.double().cpu(), expected):
+                raise Refused(f"{name} does not hold what was written into it")
+    except Exception as error:
+        for name, values in old.items():
+            treatments[name].tensor().copy_(values)
+        for layer in given:
+            layer.bias = None
+        raise Refused(f"a tensor of the model cannot be written ({_reason(error)})") from error
+
 # %% ../../nbs/schemes/07_initialization.ipynb #d22917f6
-def _carry_out_(model, scheme, plan, base, batch, strict):
+def _carry_out_(model, plan, base, batch):
     """Draw everything, then change the model.
 
-    Returns a dict, site's name -> why a scheme that looks at data left it as it was, and the names
+    Returns a dict, site's name -> why a scheme that looks at data did not finish it, and the names
     of what earlier schemes had added and what was removed.
     """
-    drawn = _draw(plan.treatments, base)
+    _check_places(plan)
+    drawn = _draw(plan, base)
 
     # remove what earlier schemes added to the layers that are treated
     owners = {id(treatment.site.owner): treatment.site for treatment in plan.treatments.values()}
@@ -424,26 +715,37 @@ def _carry_out_(model, scheme, plan, base, batch, strict):
     for site in owners.values():
         removed += [child_name(site.name, what) for what in remove_changes_(site.owner)]
 
-    for name, tensor in drawn.items():
-        plan.treatments[name].tensor().copy_(tensor)
+    _write_(plan.treatments, drawn)
     for name, treatment in plan.treatments.items():
         if treatment.is_change:
             treatment.rule.apply(treatment.site.owner, base=base, name=name)
 
     # a scheme that looks at data goes on from these tensors
+    registered = SCHEMES[plan.scheme]
     problems = {}
-    if SCHEMES[scheme].needs_batch:
+    if registered.needs_batch:
         sites = [t.site for t in plan.treatments.values() if t.key == "weight"]
-        problems = SCHEMES[scheme].finish(model, sites, batch)
-    if problems and strict:
+        problems = registered.finish(model, sites, batch)
+    if problems and plan.strict:
         name, problem = next(iter(problems.items()))
         raise _refusal(
-            scheme,
+            plan.scheme,
             f"cannot treat layer {name}: {problem}",
             "strict=False leaves it as it is before that step",
             Untreatable,
         )
+    _note_unfinished_(plan, problems)
     return problems, [name for name in removed if name not in plan.treatments]
+
+
+def _note_unfinished_(plan, problems):
+    "Let the table say which weights are filled, and what a scheme that looks at data left undone."
+    before = SCHEMES[plan.scheme].unfinished
+    for name, treatment in plan.treatments.items():
+        if treatment.key == "weight" and treatment.site.name in problems:
+            text = before or f"{treatment.rule.text}, not finished"
+            rule = replace(treatment.rule, text=f"{text}: {problems[treatment.site.name]}")
+            plan.treatments[name] = replace(treatment, rule=rule)
 
 
 def _rehearse(model, scheme, head_bias, options, base):
@@ -454,7 +756,7 @@ def _rehearse(model, scheme, head_bias, options, base):
         reason = str(error).partition("\n")[0]
         raise Refused(f"{type(model).__name__} cannot be copied ({reason})") from error
     plan = plan_scheme(twin, scheme, head_bias, **options)
-    _carry_out_(twin, scheme, plan, base, options["batch"], options["strict"])
+    _carry_out_(twin, plan, base, options["batch"])
 
 # %% ../../nbs/schemes/07_initialization.ipynb #a8591dc8
 @torch.no_grad()
@@ -464,6 +766,7 @@ def initialize(
     generator: torch.Generator = None,  # source of all random numbers; None: torch's global one
     head_bias: str = None,  # 'log_prior'; None: as the scheme sets it
     *,
+    forget_bias: float = None,  # of the forget gates of every LSTM; None: as the scheme sets it
     only: type | str | list = None,  # layer types, roles, patterns of names; None: as registered
     skip: type | str | list = None,  # the same, for what to leave alone
     roles: dict = None,  # pattern of layer names -> role or roles of `ROLES`, by hand
@@ -473,12 +776,23 @@ def initialize(
 ) -> object:  # pandas frame
     """Apply a scheme to a model in place, and say what was done. Create the optimizer afterwards.
 
-    Raise `Refused`, with the model unchanged, if the scheme cannot be applied. Schemes that look at
-    data need a `batch`; others use its shape if the model takes no input of a usual size.
+    Raise `Refused`, with the model unchanged, if the scheme cannot be applied: also if a tensor
+    cannot take what the scheme draws (on the meta device, quantized, complex, sparse, distributed,
+    lazy, expanded, made in inference mode, or of a dtype that cannot hold the numbers). Schemes
+    that look at data need a `batch`; others use its shape if the model takes no input of a usual
+    size.
+
+    LSTM, GRU and RNN, and their cells, are treated by the schemes for linear layers, each gate of
+    each matrix as a layer of its own. torch adds two biases in each gate: the one with the input is
+    what the scheme says and the one with the state is 0 (`default` draws both, as torch does).
+    `forget_bias` sets the first of them in the forget gates of every LSTM.
 
     Returns a frame with a row for each parameter: parameter, role, shape, rule ("left alone" if
-    there is none), mean, std, min, max and zero_share. What the scheme adds beside the parameters
-    and what it removes have rows at the end.
+    there is none), mean, std, min, max and zero_share, all read from the model afterwards. What the
+    scheme adds beside the parameters and what it removes have rows at the end. Where parameters are
+    tied, a column `tied` has the other names, and where only a name speaks for a role, a column
+    `by_name` has the role. The attribute `untreated` of the frame has the layers that were passed
+    over with `strict=False`, with the reason; they are as they were.
     """
     if not isinstance(model, nn.Module):
         raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
@@ -488,11 +802,11 @@ def initialize(
             "give a scheme's arguments by name, as std=100"
         )
     model = unwrap(model)
-    if isinstance(batch, (tuple, list)):
-        batch = batch[0]
+    batch = _first_input(batch)
 
     # plan; nothing is changed yet
     options = dict(only=only, skip=skip, roles=roles, strict=strict, batch=batch, **args)
+    options["forget_bias"] = forget_bias
     plan = plan_scheme(model, scheme, head_bias, **options)
     needs_batch = SCHEMES[scheme].needs_batch
     if needs_batch and batch is None:
@@ -508,12 +822,9 @@ def initialize(
     if needs_batch:
         _rehearse(model, scheme, head_bias, options, base)
     old = {id(p) for p in model.parameters()}
-    problems, removed = _carry_out_(model, scheme, plan, base, batch, strict)
+    _, removed = _carry_out_(model, plan, base, batch)
 
     # say what was done
-    new = {id(p) for p in model.parameters()} - old
-    plan.problems |= problems
-    for name, treatment in list(plan.treatments.items()):
-        if treatment.site.name in problems:
-            del plan.treatments[name]
+    given = {id(t.tensor()) for t in plan.treatments.values() if isinstance(t.rule, NewBias)}
+    new = {id(p) for p in model.parameters()} - old - given
     return _table(model, plan, new, removed)

@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'PROJECTIONS', 'BRANCH_ROLES', 'SCALAR_BIASES', 'child_name', 'AttentionGroup', 'Site', 'has_role',
-           'layer_kind', 'plain_name', 'projection_sites', 'find_sites', 'Selection']
+           'layer_kind', 'plain_name', 'projection_sites', 'gate_sites', 'find_sites', 'Selection']
 
 # %% ../../nbs/schemes/03_sites.ipynb #5f20797d
+import copy
 import re
+import warnings
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+import torch
 import torch.nn as nn
 import torch.nn.utils.parametrize as parametrize
 from torch import Tensor
@@ -22,6 +25,7 @@ from zeroinit.schemes.layers import (
     LAYERS,
     NORMS,
     FreeParameter,
+    Gate,
     Projection,
     fan_in,
     feature_sizes,
@@ -44,10 +48,10 @@ ROLES = dict(
     attention_out="an attention layer (its output)",
     token="a class token",
     position="a position embedding",
-    layer_scale="a layer scale (a parameter named layer_scale, gamma or ls)",
+    layer_scale="a layer scale (a parameter named layer_scale, gamma or ls that is no norm's)",
     modulation="an adaptive norm (a layer under a name like adaLN or modulation)",
-    lora_down="a low-rank adapter (lora_A or lora_down)",
-    lora_up="a low-rank adapter (lora_B or lora_up)",
+    lora_down="a low-rank adapter (lora_A or lora_down, or by its shape)",
+    lora_up="a low-rank adapter (lora_B or lora_up, or by its shape)",
     zero_conv="a zero convolution (a layer under a name like zero_conv)",
 )
 
@@ -78,6 +82,8 @@ _FREE_NAMES = {
     r"(cls|class|dist|reg)_?(token|embedding)s?$": "token",
     rf"({_POSITION}|relative_position_bias_table|rel_pos.*)$": "position",
     r"(layer_scale.*|gamma(_?\d)?|ls_?\d?(\.gamma)?)$": "layer_scale",
+    r"lora_(a|down)[^.]*$": "lora_down",
+    r"lora_(b|up)[^.]*$": "lora_up",
 }
 
 # %% ../../nbs/schemes/03_sites.ipynb #0c7d90ab
@@ -110,6 +116,7 @@ class Site:
     name: str  # of the layer or parameter; for a projection 'attn.qkv[query]'
     layer: nn.Module  # the layer itself, a `Projection` or a `FreeParameter`
     roles: set = field(default_factory=set)  # of ROLES
+    roles_by_name: set = field(default_factory=set)  # those for which only a name speaks
     owner: nn.Module = None  # the module of the model that holds the parameters
     parameter_names: dict = field(default_factory=dict)  # for those not called <name>.<key>
     branch: Branch = None  # the residual branch that it lies in
@@ -123,6 +130,15 @@ class Site:
     def parameter(self, key):
         "The name of its 'weight' or 'bias' in the model."
         return self.parameter_names.get(key, child_name(self.name, key))
+
+    @property
+    def module_name(self):
+        "The name of the module that holds its parameters."
+        return self.parameter("weight").rpartition(".")[0]
+
+    def attribute(self, key):
+        "What that module calls its 'weight' or 'bias', or the parameter that it is a part of."
+        return self.parameter(key).rpartition(".")[2].partition("[")[0]
 
     def __str__(self):
         return f"layer {self.name or 'model'} ({type(self.owner or self.layer).__name__})"
@@ -150,9 +166,15 @@ def plain_name(
     name: str,  # of a parameter or module
 ) -> str:
     "A name without what torch.compile and parametrizations add to it."
-    for addition in ("_orig_mod.", "_orig_mod", ".original", "parametrizations."):
-        name = name.replace(addition, "")
-    return name
+    parts = [part for part in name.split(".") if part not in ("_orig_mod", "parametrizations")]
+    plain = [parts[0]] if parts else [""]
+    for part in parts[1:]:
+        is_original = re.fullmatch(r"original\d*", part) and "parametrizations" in name
+        if is_original:  # of several, each keeps its number
+            plain[-1] += part.removeprefix("original")
+        else:
+            plain.append(part)
+    return ".".join(plain)
 
 # %% ../../nbs/schemes/03_sites.ipynb #a34bcc1f
 def projection_sites(
@@ -161,6 +183,7 @@ def projection_sites(
     "The parts of a fused weight, as sites of their own."
     layer = site.layer
     is_attention = isinstance(layer, nn.MultiheadAttention)
+    is_fused = True
     if is_attention:
         roles = PROJECTIONS
         weight_key, bias_key = "in_proj_weight", "in_proj_bias"
@@ -171,6 +194,7 @@ def projection_sites(
     # the weight of each projection
     if is_attention and layer.in_proj_weight is None:
         # three parameters, because key and value have other input sizes than the query
+        is_fused = False
         keys = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
         weights = [getattr(layer, key) for key in keys]
         weight_names = [site.parameter(key) for key in keys]
@@ -188,8 +212,9 @@ def projection_sites(
     for role, weight, weight_name, bias in zip(roles, weights, weight_names, biases, strict=False):
         part = Site(
             name=f"{site.name}[{role}]",
-            layer=Projection(weight, bias, fused=len(roles)),
+            layer=Projection(weight, bias, len(roles) if is_fused else 1, not is_attention),
             roles=site.roles - set(PROJECTIONS) | {role},
+            roles_by_name=site.roles_by_name - set(PROJECTIONS) | (site.roles_by_name & {role}),
             owner=layer,
             parameter_names=dict(weight=weight_name, bias=f"{site.parameter(bias_key)}[{role}]"),
             branch=site.branch,
@@ -198,6 +223,89 @@ def projection_sites(
         )
         found.append(part)
     return found
+
+# %% ../../nbs/schemes/03_sites.ipynb #2ad0b96e
+_GATES = {  # how many matrices lie below one another -> their names
+    1: [""],
+    3: ["[reset]", "[update]", "[new]"],
+    4: ["[input]", "[forget]", "[cell]", "[output]"],
+}
+
+
+def _is_recurrent(module):
+    return isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+
+
+def gate_sites(
+    site: Site,  # of an LSTM, GRU or RNN of torch, or of a cell
+) -> list:  # of Site, for each gate of each matrix
+    """The gates of a recurrent layer, as sites of their own: 'lstm.ih_l0[forget]' sees the input
+    and 'lstm.hh_l0[forget]' the state. An LSTM's projection is 'lstm.hr_l0'."""
+    layer = site.layer
+    found = []
+    # some of them may be computed from other parameters, so that they are none themselves
+    for key in getattr(layer, "_flat_weights_names", ["weight_ih", "weight_hh"]):
+        match = re.fullmatch(r"weight_(ih|hh|hr)(.*)", key)
+        if match is None:
+            continue
+        part = f"{match[1]}{match[2]}"  # such as ih_l0_reverse
+        weight, bias = getattr(layer, key), getattr(layer, f"bias_{part}", None)
+        gates = _GATES[1]
+        if match[1] != "hr":
+            gates = _GATES.get(len(weight) // max(layer.hidden_size, 1), _GATES[1])
+        biases = [None] * len(gates) if bias is None else bias.chunk(len(gates))
+        for gate, w, b in zip(gates, weight.chunk(len(gates)), biases, strict=True):
+            names = dict(weight=f"{key}{gate}", bias=f"bias_{part}{gate}")
+            found.append(
+                Site(
+                    name=child_name(site.name, f"{part}{gate}"),
+                    layer=Gate(w, b, layer.hidden_size, of_state=match[1] == "hh"),
+                    owner=layer,
+                    parameter_names={k: child_name(site.name, n) for k, n in names.items()},
+                )
+            )
+    return found
+
+# %% ../../nbs/schemes/03_sites.ipynb #fb82d9c9
+def _holds_matrices(weight):
+    "Whether the rows of a weight can be divided: it is there, dense and plain."
+    if not isinstance(weight, Tensor) or nn.parameter.is_lazy(weight):
+        return False
+    return weight.layout == torch.strided and not weight.is_nested and weight.ndim >= 1
+
+
+def _adapter_orders(down, up, weight):
+    "The ways to multiply two matrices to a weight: False, or True for those stored (in, out)."
+    out_size, in_size = weight.shape
+    orders = []
+    for in_first in (False, True):
+        first, second = (down.T, up.T) if in_first else (down, up)
+        rank = first.shape[0]
+        fits = (second.shape[0], first.shape[1]) == (out_size, in_size) and second.shape[1] == rank
+        if fits and 0 < rank < min(out_size, in_size):
+            orders.append(in_first)
+    return orders
+
+
+def _find_adapter(weight, parameters):
+    """The low-rank adapter of a weight among the other parameters of its module (dict): the names
+    of the down and the up matrix and whether they are stored (in, out); or None."""
+    if not _holds_matrices(weight) or weight.ndim != 2:
+        return None
+    names = [n for n, p in parameters.items() if _holds_matrices(p) and p.ndim == 2]
+    candidates = []
+    for down in names:
+        for up in names:
+            if up != down:
+                orders = _adapter_orders(parameters[down], parameters[up], weight)
+                candidates += [(down, up, in_first) for in_first in orders]
+    named = []
+    for down, up, in_first in candidates:
+        roles = _roles_by_name(_FREE_NAMES, down) | _roles_by_name(_FREE_NAMES, up)
+        if roles == {"lora_down", "lora_up"} and "lora_down" in _roles_by_name(_FREE_NAMES, down):
+            named.append((down, up, in_first))
+    found = named or candidates
+    return found[0] if len(found) == 1 else None
 
 # %% ../../nbs/schemes/03_sites.ipynb #0ba92bd5
 SCALAR_BIASES = ("fixup_input_bias", "fixup_output_bias")  # which Fixup adds, see `hooks`
@@ -209,16 +317,31 @@ def _split_module(name, module):
     Returns a list of sites without roles, and a dict of name in the module -> parameter.
     """
     parameters = {plain_name(n): p for n, p in module.named_parameters(recurse=False)}
-    if isinstance(module, nn.MultiheadAttention):
+    if _is_attention(module):
         free = {n: p for n, p in parameters.items() if n in ("bias_k", "bias_v")}
         return projection_sites(Site(name, module)), free
     if is_kind(module, LAYERS + NORMS + EMBEDDINGS):
         of_layer = ("weight", "bias", *SCALAR_BIASES)
         free = {n: p for n, p in parameters.items() if n not in of_layer}
         return [Site(name, module, owner=module)], free
-    if any("weight" in n and p.ndim > 1 for n, p in parameters.items()):  # an unknown layer
-        return [Site(name, module, owner=module)], {}
+    is_unknown = False
+    for key, p in parameters.items():
+        is_unknown |= "weight" in key and (nn.parameter.is_lazy(p) or p.ndim > 1)
+    if is_unknown:
+        adapter = _find_adapter(parameters.get("weight"), parameters)
+        free = {} if adapter is None else {n: parameters[n] for n in adapter[:2]}
+        return [Site(name, module, owner=module)], free
     return [], parameters
+
+
+def _is_attention(module):
+    "Whether a module is torch's MultiheadAttention, and its projections can be told apart."
+    if not isinstance(module, nn.MultiheadAttention):
+        return False
+    keys = ["in_proj_weight"]
+    if getattr(module, "in_proj_weight", None) is None:
+        keys = ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
+    return all(_holds_matrices(getattr(module, key, None)) for key in keys)
 
 
 def _all_sites(model):
@@ -233,22 +356,29 @@ def _all_sites(model):
         module_name = plain_name(raw_name)
         layers, free = _split_module(module_name, module)
         found += layers
+        adapter = _find_adapter(getattr(module, "weight", None), free)
         for key, p in free.items():
             if id(p) in seen:
                 continue
             seen.add(id(p))
             name = child_name(module_name, key)
-            names = dict(weight=name)
-            found.append(Site(name, FreeParameter(p), owner=module, parameter_names=names))
+            site = Site(name, FreeParameter(p), owner=module, parameter_names=dict(weight=name))
+            if adapter is not None and key in adapter[:2]:
+                site.roles.add("lora_down" if key == adapter[0] else "lora_up")
+                site.layer.in_first = adapter[2]
+            found.append(site)
     return found
 
 # %% ../../nbs/schemes/03_sites.ipynb #23ce0549
 def _mark_by_name(found):
     for site in found:
+        roles = set()
         if isinstance(site.layer, FreeParameter):
-            site.roles |= _roles_by_name(_FREE_NAMES, site.name)
+            roles = _roles_by_name(_FREE_NAMES, site.name)
         elif not isinstance(site.layer, Projection):  # which has its role already
-            site.roles |= _roles_by_name(_LAYER_NAMES, site.name)
+            roles = _roles_by_name(_LAYER_NAMES, site.name)
+        site.roles_by_name |= roles - site.roles
+        site.roles |= roles
 
 
 def _mark_by_position(found):
@@ -259,6 +389,85 @@ def _mark_by_position(found):
         layers[-1].roles.add("head")
     if norms:
         norms[-1].roles.add("last_norm")
+
+# %% ../../nbs/schemes/03_sites.ipynb #db484222
+def _is_additive(
+    module,  # without children that have parameters; not touched
+    size,  # number of features
+):
+    "Whether f(a + b) = f(a) + f(b) for a small module; None: no input of a usual shape fits."
+    forked = torch.random.fork_rng(devices=[])
+    with warnings.catch_warnings(), torch.no_grad(), torch.device("cpu"), forked:
+        warnings.simplefilter("ignore")
+        try:
+            twin = copy.deepcopy(module).to_empty(device="cpu").double().eval()
+        except Exception:  # a module may raise anything when it is copied
+            return None
+        for t in [*twin.parameters(), *twin.buffers()]:
+            t.copy_(torch.linspace(0.5, 1.5, t.numel()).view(t.shape))
+        for shape in ((3, size), (3, 4, size), (3, size, 4, 4), (3, 4, 4, size), (3, size, 4)):
+            g = torch.Generator().manual_seed(0)
+            a, b = torch.randn(2, *shape, generator=g, dtype=torch.float64)
+            try:
+                apart, together = twin(a.clone()) + twin(b.clone()), twin(a + b)
+            except Exception:  # nor does it take every shape
+                continue
+            if isinstance(together, Tensor) and together.is_floating_point():
+                return torch.allclose(apart, together)
+    return None
+
+
+def _is_scale_of_norm(site):
+    "Whether a free parameter is the scale of a norm; None: its name alone speaks for the other."
+    module, shape = site.owner, site.layer.weight.shape
+    is_small = not any(list(child.parameters()) for child in module.children())
+    if is_small:
+        is_additive = _is_additive(module, shape.numel())
+        if is_additive is not None:
+            return not is_additive
+    for name, p in module.named_parameters(recurse=False):
+        is_shift = re.fullmatch(r"(beta|bias|shift)(_?\d)?", name)
+        if is_shift and not nn.parameter.is_lazy(p) and p.shape == shape:
+            return True
+    if is_small and "norm" in type(module).__name__.lower():
+        return True
+    return None
+
+
+def _check_layer_scales(found):
+    "Take the role away from scales of norms, and note where more than a name speaks for it."
+    for site in found:
+        is_scale = isinstance(site.layer, FreeParameter) and "layer_scale" in site.roles
+        if not is_scale or nn.parameter.is_lazy(site.layer.weight):
+            continue
+        is_of_norm = _is_scale_of_norm(site)
+        if is_of_norm:
+            site.roles.discard("layer_scale")
+        if is_of_norm is not None:
+            site.roles_by_name.discard("layer_scale")
+
+# %% ../../nbs/schemes/03_sites.ipynb #f9b3c383
+def _check_adapters(found):
+    "Note where more than names speaks for a low-rank adapter of layers."
+    linears = [site for site in found if isinstance(site.layer, nn.Linear)]
+    families = {}  # name of what an adapter belongs to -> its sites
+    for site in linears:
+        if site.roles & {"lora_down", "lora_up"}:
+            prefix = re.split(r"\.?[^.]*lora_", site.name, maxsplit=1, flags=re.I)[0]
+            families.setdefault(prefix, []).append(site)
+    for prefix, family in families.items():
+        downs = [site for site in family if "lora_down" in site.roles]
+        ups = [site for site in family if "lora_up" in site.roles]
+        if len(downs) != 1 or len(ups) != 1:
+            continue
+        in_size, rank = feature_sizes(downs[0].layer)
+        out_size = feature_sizes(ups[0].layer)[1]
+        for site in linears:
+            is_beside = site.name == prefix or site.name.startswith(child_name(prefix, ""))
+            is_base = is_beside and site not in family
+            if is_base and feature_sizes(site.layer) == (in_size, out_size):
+                for part in family:
+                    part.roles_by_name -= {"lora_down", "lora_up"}
 
 # %% ../../nbs/schemes/03_sites.ipynb #1187bad5
 def _feed_forward_pairs(model):
@@ -307,7 +516,9 @@ def _fused_roles(site):
 def _mark_attention(found):
     "Give query, key, value and output of attention layers their roles and their shared group."
     for site in found:
-        site.roles |= set(_fused_roles(site))
+        roles = set(_fused_roles(site))
+        site.roles_by_name |= roles - site.roles
+        site.roles |= roles
 
     # projections in one module belong together
     groups = {}  # name of the module -> AttentionGroup
@@ -394,6 +605,7 @@ def _mark_by_hand(found, roles):
         pick(role, ROLES, "role")
         for site in found:
             site.roles.discard(role)
+            site.roles_by_name.discard(role)
     for pattern, names in given.items():
         matching = [site for site in found if fnmatchcase(site.name, pattern)]
         if not matching:
@@ -408,12 +620,15 @@ def find_sites(
     branches: bool = False,  # whether to look for residual branches; runs the model on meta
     split: bool = False,  # whether query, key and value in a fused layer are sites of their own
     batch: Tensor = None,  # an input whose shape the run takes; None: a usual one
+    gates: bool = False,  # whether the gates of LSTM, GRU and RNN are sites of their own
 ) -> list:  # of Site, in the order of the model's modules
     """Every place that a scheme can treat, with its roles. Raise `Refused` if branches are asked
     for and the model cannot be run."""
     found = _all_sites(model)
 
     _mark_by_name(found)
+    _check_layer_scales(found)
+    _check_adapters(found)
     _mark_by_position(found)
     _mark_attention(found)
     _mark_feed_forward(found, model)
@@ -422,6 +637,8 @@ def find_sites(
     _mark_by_hand(found, roles)
     if split:
         found = _split_fused(found)
+    if gates:
+        found = _split_recurrent(found)
     _complete_attention_groups(found, model)
     return found
 
@@ -431,8 +648,20 @@ def _split_fused(found):
     parts = []
     for site in found:
         projections = site.roles & set(PROJECTIONS)
-        if len(projections) > 1 and layer_kind(site) == LAYERS:
+        can_split = layer_kind(site) == LAYERS and _holds_matrices(site.layer.weight)
+        if len(projections) > 1 and can_split:
             parts += projection_sites(site)
+        else:
+            parts.append(site)
+    return parts
+
+
+def _split_recurrent(found):
+    "The sites, with the gates of each recurrent layer instead of the layer."
+    parts = []
+    for site in found:
+        if _is_recurrent(site.layer):
+            parts += gate_sites(site) or [site]
         else:
             parts.append(site)
     return parts
@@ -458,7 +687,8 @@ def _matches(site, key, selector):
     if selector in ROLES:
         return selector in site.roles
     return (
-        fnmatchcase(site.name, selector)
+        selector in (site.name, site.parameter(key))  # in which a bracket is no pattern
+        or fnmatchcase(site.name, selector)
         or fnmatchcase(site.parameter(key), selector)
         or fnmatchcase(site.name, f"{selector}[.[]*")  # in a module, or a part of a fused layer
     )

@@ -21,8 +21,10 @@ from zeroinit.schemes.fills import (
     Rule,
     Untreatable,
     check_bool,
+    check_finite,
     constant,
     linspace,
+    new_bias,
     normal,
     scheme,
     uniform,
@@ -34,6 +36,7 @@ from zeroinit.schemes.layers import (
     LAYERS,
     NORMS,
     FreeParameter,
+    Gate,
     Projection,
     fan_in,
     is_called,
@@ -68,17 +71,21 @@ def _with_zero_row(rule, row):
     return Rule(f"{rule.text}, row {row} 0", fill)
 
 # %% ../../nbs/schemes/05_zero.ipynb #4cd1072f
-@scheme(on=LAYERS + NORMS + EMBEDDINGS, source="torch", compare=True)
+@scheme(on=LAYERS + NORMS + EMBEDDINGS, both_biases=True, source="torch", compare=True)
 def default(
     layer: nn.Module,  # to give rules for
 ) -> Fills:
     """torch's own initialization: linear and convolution layers U(-1/sqrt(fan_in),
-    1/sqrt(fan_in)), attention Xavier uniform, norms (1, 0), embeddings N(0, 1)."""
+    1/sqrt(fan_in)), attention Xavier uniform, norms (1, 0), embeddings N(0, 1). LSTM, GRU and RNN:
+    weights and both biases U(-1/sqrt(hidden), 1/sqrt(hidden))."""
     if is_kind(layer, NORMS):
         return rules_for(layer, constant(1.0))
     if is_kind(layer, EMBEDDINGS):
         return dict(weight=_with_zero_row(normal(0.0, 1.0), layer.padding_idx))
-    if isinstance(layer, Projection):  # Xavier uniform for the fused weight
+    if isinstance(layer, Gate):
+        bound = 1 / math.sqrt(max(layer.hidden_size, 1))
+        return rules_for(layer, uniform(-bound, bound), uniform(-bound, bound))
+    if isinstance(layer, Projection) and not layer.is_linear:  # Xavier uniform, fused or not
         fused_rows = layer.fused * layer.out_features
         bound = math.sqrt(6 / max(layer.in_features + fused_rows, 1))
         return rules_for(layer, uniform(-bound, bound))
@@ -100,6 +107,14 @@ def zero(
     "Weights and biases of all linear and convolution layers 0."
     return rules_for(layer, ZERO)
 
+# %% ../../nbs/schemes/05_zero.ipynb #58b6377a
+def _zero_with_bias(layer, bias, add_bias):
+    "Rules for a weight of 0 and a bias, which the layer is given if it has none and may have one."
+    check_bool(add_bias=add_bias)
+    if add_bias and getattr(layer, "bias", None) is None:
+        bias = new_bias(bias)
+    return dict(weight=ZERO, bias=bias)
+
 # %% ../../nbs/schemes/05_zero.ipynb #e34e6ad4
 @scheme(on=LAYERS + NORMS, source="Schicho (2023), figures 3 to 6, 8 and 9", compare=True)
 def bias_normal(
@@ -107,11 +122,12 @@ def bias_normal(
     mean: float = 0.0,  # of the biases
     std: float = 1.0,  # of the biases, 0 or more
     norm_bias: bool = False,  # whether the shifts of normalization layers are drawn too
+    add_bias: bool = False,  # whether layers without bias are given one
 ) -> Fills:
     "Weights 0, biases N(mean, std²); with `norm_bias`, the shifts of normalization layers too."
     check_bool(norm_bias=norm_bias)
     if not is_kind(layer, NORMS):
-        return dict(weight=ZERO, bias=normal(mean, std))
+        return _zero_with_bias(layer, normal(mean, std), add_bias)
     if norm_bias:
         return dict(bias=normal(mean, std))
     return {}
@@ -122,9 +138,10 @@ def bias_uniform(
     layer: nn.Module,  # to give rules for
     low: float = 0.0,  # smallest bias
     high: float = 1.0,  # upper bound of the biases, not included
+    add_bias: bool = False,  # whether layers without bias are given one
 ) -> Fills:
     "Weights 0, biases U[low, high)."
-    return dict(weight=ZERO, bias=uniform(low, high))
+    return _zero_with_bias(layer, uniform(low, high), add_bias)
 
 # %% ../../nbs/schemes/05_zero.ipynb #1b2b7774
 @scheme(on=LAYERS, source="Schicho (2023), second repository", compare=True)
@@ -132,18 +149,22 @@ def bias_linspace(
     layer: nn.Module,  # to give rules for
     low: float = -math.sqrt(3),  # first bias; with the default of `high` the variance is near 1
     high: float = math.sqrt(3),  # last bias
+    add_bias: bool = False,  # whether layers without bias are given one
 ) -> Fills:
     "Weights 0, biases evenly spaced from low to high, without randomness."
-    return dict(weight=ZERO, bias=linspace(low, high))
+    return _zero_with_bias(layer, linspace(low, high), add_bias)
 
 # %% ../../nbs/schemes/05_zero.ipynb #6d17ad45
 @scheme(on=LAYERS, source="Schicho (2023), second repository", compare=True)
 def bias_fan_in(
     layer: nn.Module,  # to give rules for
     scale: float = 1.0,  # standard deviation of a bias times sqrt(fan_in), 0 or more
+    add_bias: bool = False,  # whether layers without bias are given one
 ) -> Fills:
     "Weights 0, biases N(0, scale²/fan_in)."
-    return dict(weight=ZERO, bias=normal(0.0, scale / math.sqrt(max(fan_in(layer), 1))))
+    check_finite(scale=scale)
+    bias = normal(0.0, scale / math.sqrt(max(fan_in(layer), 1)))
+    return _zero_with_bias(layer, bias, add_bias)
 
 # %% ../../nbs/schemes/05_zero.ipynb #55c9fb76
 @scheme(on=("stem", "head"), source="Schicho (2023), figure 11, as its code does it", compare=True)
@@ -196,7 +217,7 @@ def zero_ffn_out(
     return zero_weight(layer, bias)
 
 # %% ../../nbs/schemes/05_zero.ipynb #750000bb
-@scheme(on=LAYERS + NORMS, source="Seo (2025), Tiny ImageNet Mixer", compare=True)
+@scheme(on=LAYERS + NORMS, gates=False, source="Seo (2025), Tiny ImageNet Mixer", compare=True)
 def transient_noise(
     layer: nn.Module,  # to give rules for
     site: Site = None,  # the layer's place in the model; None: unknown
