@@ -24,7 +24,12 @@ from zeroinit.evidence.statistics import (
     seeds_needed,
     share_kept,
 )
-from .verdicts import Evidence, format_points, measure_check
+from zeroinit.evidence.verdicts import (
+    Evidence,
+    format_points,
+    measure_check,
+    published_difference,
+)
 from ..experiments.config import config_hash
 from ..experiments.costs import gpu_hours, timed_epochs
 from ..experiments.frames import wake_updates
@@ -335,6 +340,7 @@ _CELL_COLUMNS = [
     "kept_high",
     "wanted_low",
     "wanted_high",
+    "published",
     "length",
     "seeds_needed",
     "gpu_hours",
@@ -429,6 +435,7 @@ def _cell_row(cell):
         kept_high=share.high if share else math.nan,
         wanted_low=check.low,
         wanted_high=check.high,
+        published=published_difference(check, cell.claim.work) if cell.effect else None,
         length=cell.length,
         seeds_needed=cell.seeds_needed,
         gpu_hours=cell.gpu_hours,
@@ -450,8 +457,8 @@ def evidence_cells(
     of the 90 % interval; n and planned, seeds; accuracy and reference, of both sides; than, what
     the reference is; kept, kept_low and kept_high, the share of default's lead over the linear
     model with Fieller's interval; wanted_low and wanted_high, where the difference must lie;
-    length of a short run; seeds_needed; gpu_hours of missing runs; and experiments, the hashes of
-    the experiments behind the cell.
+    published, the work's own difference; length of a short run; seeds_needed; gpu_hours of missing
+    runs; and experiments, the hashes of the experiments behind the cell.
     """
     import pandas as pd
 

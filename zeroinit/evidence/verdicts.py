@@ -6,7 +6,8 @@
 __all__ = ['HOLDS', 'LIMITED', 'FAILS', 'UNTESTED', 'UNDECIDED', 'wakes_in_order', 'Evidence', 'CheckResult', 'measure_check',
            'holm_answers', 'answer_checks_', 'derive_verdict', 'JudgedClaim', 'judge_claims', 'format_points',
            'format_effect', 'pick_headline', 'list_limits', 'answers_by_setting', 'list_next_steps', 'describe_verdict',
-           'resample_answers', 'agreement', 'verdicts', 'effects', 'verdict_lines', 'show_verdicts']
+           'resample_answers', 'published_difference', 'agreement', 'verdicts', 'effects', 'verdict_lines',
+           'show_verdicts']
 
 # %% ../../nbs/evidence/02_verdicts.ipynb #d1a00003
 from dataclasses import dataclass
@@ -511,7 +512,10 @@ def _published_value(side, work):  # `claims.Runs` or a number; a work as in pub
     return None if rows.empty else float(rows.value.iloc[0])
 
 
-def _published_difference(check, work):  # a work as in published.csv
+def published_difference(
+    check: Check,
+    work: str,  # as in published.csv
+) -> float:  # of accuracy
     "The difference that a work itself published for a check; None: it gives no numbers."
     ours = _published_value(check.ours, work)
     theirs = _published_value(check.against, work)
@@ -752,7 +756,7 @@ def _effect_row(claim, result, protocol, size, same_answer):
         p_yes=effect.p_yes,
         p_no=effect.p_no,
         level=result.level,
-        published=_published_difference(check, claim.work),
+        published=published_difference(check, claim.work),
         more=result.seeds_needed,
         same_answer=same_answer,
     )
