@@ -104,11 +104,6 @@ IMPORTS = {
     "effects": [("zeroinit.evidence.verdicts", "effects"), ("zeroinit.verdicts", "effects")],
     "verdicts": [("zeroinit.evidence.verdicts", "verdicts"), ("zeroinit.verdicts", "verdicts")],
     "agreement": [("zeroinit.evidence.verdicts", "agreement"), ("zeroinit.verdicts", "agreement")],
-    "spoken": [
-        ("zeroinit.evidence.verdicts", "verdict_lines"),
-        ("zeroinit.evidence.verdicts", "spoken"),
-        ("zeroinit.verdicts", "spoken"),
-    ],
     "report_table": [
         ("zeroinit.publish.report", "results_table"),
         ("zeroinit.report", "table"),
@@ -649,7 +644,6 @@ def evidence():
     hashes |= rows_of("verdicts", use("verdicts")("results"), ("claim",), sentences)
     agreement = use("agreement")(use("records")("results"))
     hashes |= rows_of("agreement", agreement, ("figure", "dataset", "model"))
-    hashes["spoken/wording"] = digest(use("spoken")("results"))
     return hashes
 
 

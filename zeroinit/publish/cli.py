@@ -120,7 +120,6 @@ def _is_left(total):
 
 # %% ../../nbs/publish/04_cli.ipynb #20941030
 def _report(args):
-    from zeroinit.evidence.verdicts import verdict_lines
     from zeroinit.publish.report import report, results_table
 
     if not args.out and (args.suite or args.results_root != "results"):
@@ -131,7 +130,23 @@ def _report(args):
     text = results_table(args.results_root, args.suite)
     for path in report(args.out, args.results_root, args.suite):
         print(os.path.relpath(path))
-    print("\n".join([text, *verdict_lines(args.results_root, args.suite)]))
+    print("\n".join([text, *_findings(args.results_root, args.suite)]))
+
+
+def _findings(results_root, suite):
+    "What the demo found in one sentence, or the verdict of each claim."
+    if suite == "demo":
+        from zeroinit.experiments.frames import read
+        from zeroinit.experiments.suites import of_suite
+        from zeroinit.publish.report import demo_finding
+
+        return ["", demo_finding(of_suite(read(results_root), suite))]
+    from zeroinit.evidence.cells import claim_lines
+    from zeroinit.experiments.records import records
+    from zeroinit.experiments.suites import of_suite
+
+    found = records(results_root)
+    return claim_lines(of_suite(found, suite) if suite else found)
 
 # %% ../../nbs/publish/04_cli.ipynb #6b169b39
 def _export(args):
