@@ -122,12 +122,14 @@ def test_rerun(steps):
         return "make -n dev"
 
     copy, said, told = steps("rerun", instead)
-    assert len(list(copy.glob("mine/results/digits/fnn/*/seed*.json"))) == 9 + 5
+    assert len(list(copy.glob("mine/results/digits/fnn/*/seed*.json"))) == 9
+    assert len(list(copy.glob("mine/results/digits_parity/fnn/*/seed*.json"))) == 5
     assert "30 runs, 0 done" in said[-2] and "demo: 5 runs in" in said[-2]
     assert "0 to do" in told(
         "zeroinit", "run", "demo", "--only", "fnn zero", "--results-root", "mine/results"
     )
-    assert "fig_accuracy is left out: " in said[-1] and (copy / "mine/images/fig_zero.png").exists()
+    assert "demo is left out: there are no gradients of default or bias_normal" in said[-1]
+    assert (copy / "mine/images/demo_accuracy.png").exists()
 
 
 PARTS = {  # notebook in which the tutorial puts a part for good -> the part's first Python block
@@ -239,6 +241,6 @@ def test_cluster(steps):
         for p in psutil.process_iter(["cmdline"]):
             if any("6390" in word for word in p.info["cmdline"] or []):
                 p.kill()
-    assert len(list(copy.glob("mine/cluster/digits/logistic/*/seed*.json"))) == 5
-    assert len(list(copy.glob("mine/array/digits/*/*/seed*.json"))) == 30
+    assert len(list(copy.glob("mine/cluster/digits_parity/logistic/*/seed*.json"))) == 5
+    assert len(list(copy.glob("mine/array/digits_parity/*/*/seed*.json"))) == 30
     assert "30" in said[-1]

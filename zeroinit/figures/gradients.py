@@ -6,6 +6,8 @@
 __all__ = ['gradient_frame', 'gradient_boxes', 'wave']
 
 # %% ../../nbs/figures/03_gradients.ipynb #f33689a9
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -25,6 +27,10 @@ from zeroinit.figures.style import (
 )
 
 # %% ../../nbs/figures/03_gradients.ipynb #8355c359
+def _scheme_of(record):
+    return scheme_label(record["config"]["init"], record["config"]["init_args"])
+
+
 def gradient_frame(
     records,  # of `zeroinit.experiments.records`
 ):  # pandas frame
@@ -41,7 +47,7 @@ def gradient_frame(
             check_one_experiment(group, scheme)
     rows = []
     for record in records:
-        scheme = scheme_label(record["config"]["init"], record["config"]["init_args"])
+        scheme = _scheme_of(record)
         layers = record["probes"]["gradients"]["weights"]
         for depth, (layer, updates) in enumerate(layers.items()):
             place = dict(scheme=scheme, depth=depth, layer=layer)
@@ -57,30 +63,46 @@ def gradient_frame(
     return pd.DataFrame(rows).groupby(keys, as_index=False)[list(STATISTICS)].mean()
 
 # %% ../../nbs/figures/03_gradients.ipynb #fb0dde58
-def _present_and_missing(gradients, schemes):
-    "Split the schemes into those that a gradient frame has and those that it lacks."
+@dataclass
+class _Drawn:
+    "What a figure of gradients shows."
+
+    records: list  # of the schemes that have gradients
+    gradients: object  # their `gradient_frame`
+    schemes: list
+    missing: list  # schemes that were asked for and have no gradients
+
+
+def _select_gradients(records, schemes):
+    "The gradients of some schemes. Raise `NothingToDraw` if there are none."
+    gradients = gradient_frame(records)
     in_frame = set(gradients["scheme"])
     present = [scheme for scheme in schemes if scheme in in_frame]
     missing = [scheme for scheme in schemes if scheme not in in_frame]
     if not present:
         raise NothingToDraw(f"there are no gradients of {' or '.join(schemes)} in these records")
-    return present, missing
+    return _Drawn(
+        records=[record for record in records if _scheme_of(record) in present],
+        gradients=gradients[gradients["scheme"].isin(present)],
+        schemes=present,
+        missing=missing,
+    )
 
 
-def _label_figure(fig, title, records, remark, missing):
+def _label_figure(fig, title, drawn, remark):
     "Write title and caption: model and data set, the protocol, and how to read the figure."
-    config = records[0]["config"]
+    config = drawn.records[0]["config"]
     model = MODEL_LABELS.get(config["model"], config["model"])
     dataset = DATASET_LABELS.get(config["dataset"], config["dataset"])
     title_figure(fig, title, f"{model}, {dataset}")
-    frame = to_frame(records)
+    frame = to_frame(drawn.records)
     protocol = f"{frame['protocol'].iloc[0]} protocol"
     if frame["protocol"].iloc[0] == "published":
         protocol += " (as in the author's code)"
     parts = [protocol, remark]
     if (frame["reduction"] == "sum").all():
         parts.append("loss summed over the batch")
-    sign_figure(fig, caption(frame, "; ".join(parts), missing))
+    sign_figure(fig, caption(frame, "; ".join(parts), drawn.missing))
 
 # %% ../../nbs/figures/03_gradients.ipynb #370276b0
 _THIN = dict(lw=0.6)
@@ -141,23 +163,23 @@ def gradient_boxes(
 
     After figure 12 of Schicho (2023). Raise `NothingToDraw` without gradients.
     """
-    gradients = gradient_frame(records)
-    present, missing = _present_and_missing(gradients, schemes)
+    drawn = _select_gradients(records, schemes)
+    gradients = drawn.gradients
     # the axis is linear up to the smallest whisker
     whiskers = gradients[["q05", "q95"]].abs().max(axis=1)
     whiskers = whiskers[(gradients["update"] <= updates) & (whiskers > 0)]
     linear_up_to = 10 ** np.floor(np.log10(whiskers.min()))
     limit = 2 * whiskers.max()
 
-    fig, axes = panels(len(present), 5.2, 4.2)
-    for ax, scheme in zip(axes, present, strict=True):
+    fig, axes = panels(len(drawn.schemes), 5.2, 4.2)
+    for ax, scheme in zip(axes, drawn.schemes, strict=True):
         _draw_boxes(ax, gradients[gradients["scheme"] == scheme], updates)
         ax.set_yscale("symlog", linthresh=linear_up_to)
         ax.set(title=scheme_title(scheme), ylabel="gradient of the weights")
     for ax in axes:
         ax.set_ylim(-limit, limit)
     axes[-1].legend(title="layer", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    _label_figure(fig, title, records, _BOXES_EXPLAINED, missing)
+    _label_figure(fig, title, drawn, _BOXES_EXPLAINED)
     return fig
 
 # %% ../../nbs/figures/03_gradients.ipynb #93d3a501
@@ -177,15 +199,15 @@ def wave(
 
     Raise `NothingToDraw` without gradients.
     """
-    gradients = gradient_frame(records)
-    present, missing = _present_and_missing(gradients, schemes)
+    drawn = _select_gradients(records, schemes)
+    gradients = drawn.gradients
     largest = gradients[["min", "max"]].abs().max(axis=1)
     gradients = gradients.assign(largest=largest)[gradients["update"] <= updates]
     positive = gradients["largest"][gradients["largest"] > 0]
     limits = (positive.min(), positive.max())
 
-    fig, axes = panels(len(present), 5.2, 3.4)
-    for ax, scheme in zip(axes, present, strict=True):
+    fig, axes = panels(len(drawn.schemes), 5.2, 3.4)
+    for ax, scheme in zip(axes, drawn.schemes, strict=True):
         table = gradients[gradients["scheme"] == scheme].pivot_table(
             index=["depth", "layer"], columns="update", values="largest"
         )
@@ -193,5 +215,5 @@ def wave(
         layers = table.index.get_level_values("layer")
         draw_heatmap(ax, table, limits, layers, colorbar=ax is axes[-1])
         ax.set(title=scheme_title(scheme), ylabel="layer (output on top)", xlabel="update")
-    _label_figure(fig, title, records, _MAP_EXPLAINED, missing)
+    _label_figure(fig, title, drawn, _MAP_EXPLAINED)
     return fig

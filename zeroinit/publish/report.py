@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['write_readme', 'NotebookStopped', 'execute_notebook', 'execute_notebooks', 'no_records_message', 'results_table',
-           'report']
+           'report', 'demo_finding']
 
 # %% ../../nbs/publish/00_report.ipynb #6e0d2b91
 import math
@@ -218,6 +218,12 @@ def _report_project(nbs, figures):
     return [*notebooks, write_readme()]
 
 
+def _notebooks_of_suite(nbs, suite):
+    "The notebook that is a suite's own, as nbs/demo.ipynb, or all figure notebooks."
+    own = nbs / f"{suite}.ipynb"
+    return [own] if own.exists() else sorted(nbs.glob("figures/fig_*.ipynb"))
+
+
 def report(
     out: str = None,  # folder for pictures and executed notebooks; None: the project's own files
     results_root: str = "results",  # folder of records, with `out`
@@ -225,8 +231,9 @@ def report(
 ) -> list:  # files written
     """Execute the figure notebooks; without `out` also the index, which becomes the README.
 
-    Raise `Refused` outside a checkout and `NotebookStopped` if a notebook fails. With `out`, a
-    figure without records is skipped.
+    A suite that has a notebook of its own, as nbs/demo.ipynb, is drawn by that one alone. With
+    `out`, a figure without records is skipped. Raise `Refused` outside a checkout and
+    `NotebookStopped` if a notebook fails.
     """
     nbs = root() / "nbs"
     figures = sorted(nbs.glob("figures/fig_*.ipynb"))
@@ -240,4 +247,37 @@ def report(
     )
     if suite:
         parameters["suite"] = suite
+        figures = _notebooks_of_suite(nbs, suite)
     return execute_notebooks(figures, at_root(out) / "notebooks", parameters, skip_empty=True)
+
+# %% ../../nbs/publish/00_report.ipynb #7a727973
+_DEMO_NETWORKS = {  # key of a run -> words
+    "default": "default",
+    "bias_normal": "zero weights and random biases",
+    "zero": "zero weights and zero biases",
+    "logistic": "a linear model",
+}
+
+
+def demo_finding(
+    frame,  # of `read`, the runs of the suite demo
+) -> str:
+    "Say which accuracies the demo reached, and whether random biases made its network learn."
+    from zeroinit.experiments.frames import scores
+    from zeroinit.figures.style import run_keys
+
+    runs = scores(frame)
+    accuracies = {key: group["score"] for key, group in runs.groupby(run_keys(runs))}
+    missing = [words for key, words in _DEMO_NETWORKS.items() if key not in accuracies]
+    if missing:
+        return f"The demo is not finished: there are no runs of {' or '.join(missing)}."
+    means = [f"{words} {accuracies[key].mean():.1%}" for key, words in _DEMO_NETWORKS.items()]
+    n_seeds = min(len(accuracies[key]) for key in _DEMO_NETWORKS)
+    text = f"Test accuracy, mean of {n_seeds} seeds: {', '.join(means)}. "
+    if accuracies["bias_normal"].min() > max(
+        accuracies["zero"].max(), accuracies["logistic"].max()
+    ):
+        text += "Random biases alone make the network learn: each seed is"
+    else:
+        text += "Random biases alone do not make the network learn here: not each seed is"
+    return f"{text} ahead of all networks with zero biases and of all linear models."

@@ -606,10 +606,11 @@ PACKAGES = (
 )  # in import order
 
 TOC_SECTIONS = {
-    "The works": ["nbs/stories/story_*", "nbs/figures/fig_forest", "gallery"],
+    "The works": ["nbs/stories/story_*", "nbs/figures/fig_forest", "gallery", "docs/related"],
     "Tutorials": ["nbs/lesson", "docs/rerun", "docs/extend", "docs/cluster", "docs/records"],
     "Schemes": ["nbs/schemes"],
     "Figures and experiments": [
+        "nbs/demo",
         "nbs/explore",
         "nbs/figures/fig_*",
         "nbs/run_experiment",
