@@ -235,7 +235,7 @@ def test_the_page_explains_itself(built, opened):
         "fnn",
         "protocol",
         "effective rank",
-        "S1 to S6, J1 to J6",
+        "S1 to S7, J1 to J6",
         "seed",
         "interval",
     )
@@ -302,6 +302,65 @@ def test_schemes_are_clicked_off_and_on(built, opened):
     assert count_lines(page, "ranks") == n_lines - 2
     button.press("Enter")  # from the keyboard too
     wait_until(lambda: count_lines(page), n_lines)
+
+
+@needs_chromium
+def test_a_cell_of_the_map_leads_to_its_runs(built, opened):
+    from zeroinit.evidence.cells import evidence_cells
+    from zeroinit.experiments.records import records
+
+    found = records(TOP / "results")
+    cells = evidence_cells(found, TOP / "results")
+    page = opened(built)
+    turn_to(page, "evidence")
+    assert page.locator(".map button").count() == len(cells)
+    panel = page.locator("#cell")
+    assert not panel.is_visible()
+
+    is_wanted = (cells["claim"] == "S2") & (cells["setting"] == "fnn on MNIST")
+    is_wanted &= (cells["variant"] == "N(0, 1)") & (cells["protocol"] == "clean")
+    (index,) = cells.index[is_wanted]
+    cell = cells.loc[index]
+    button = page.locator(f".map button[data-cell='{index}']")
+    assert cell["effect"] in button.inner_text()
+    button.click()
+    wait_until(lambda: count_lines(page, "behind"), 2)
+    assert cell["word"] in panel.locator("h2").inner_text()
+    assert cell["detail"] in panel.inner_text()
+    folders = panel.locator("code").all_inner_texts()
+    for experiment_hash in cell["experiments"]:
+        (folder,) = {f for f in folders if f.endswith(f"-{experiment_hash}/")}
+        assert (TOP / folder).is_dir()
+    commits = {record["env"]["git"][:7] for record in found}
+    assert set(panel.locator("td:nth-child(4)").all_inner_texts()) <= commits
+
+    panel.get_by_text("Show this setting").click()
+    assert page.locator("#curves").is_visible()
+    assert (picked(page, "dataset"), picked(page, "model")) == ("MNIST", "fnn")
+
+
+@needs_chromium
+def test_every_cell_of_the_map_opens(built, opened):
+    page = opened(built)
+    cells = page_data(page)["cells"]
+    turn_to(page, "evidence")
+    heading = page.locator("#cell h2")
+    for index, cell in cells.items():
+        page.evaluate("i => document.querySelector(`[data-cell='${i}']`).click()", index)
+        wait_until(heading.text_content, cell["title"])
+    order = next(index for index, cell in cells.items() if cell["view"] == "waking")
+    page.locator(f".map button[data-cell='{order}']").click()
+    wait_until(lambda: count_marks(page, "behind", "rect") > 0, True)
+
+
+@needs_chromium
+def test_the_evidence_has_an_address(built, chromium):
+    page = chromium.new_page()
+    page.goto(f"{built.as_uri()}#evidence")
+    page.wait_for_selector("body[data-ready]", timeout=60_000)
+    assert page.locator(".map").first.is_visible()
+    assert not page.locator("#curves").is_visible()
+    page.close()
 
 
 @needs_chromium
