@@ -72,7 +72,7 @@ class RunProgress:
         self.images = images
         self.done = done
         self.seen = 0.0  # images of the current epoch
-        self.scores = ""  # of the last epoch
+        self.score = ""  # of the last epoch
         self.bar = None
         self.terminal = None
 
@@ -106,7 +106,7 @@ class RunProgress:
             from tqdm import tqdm
 
             settings["file"] = self.terminal
-            settings["dynamic_ncols"] = True
+            settings |= _width_settings(self.terminal)
         return tqdm(**settings)
 
     def watch(
@@ -128,8 +128,7 @@ class RunProgress:
         "Count an epoch."
         self.done = row["epoch"]
         self.seen = 0.0
-        scores = [f"{k} {v:.4f}" for k, v in row.items() if k.endswith("_acc") and v is not None]
-        self.scores = ", ".join(scores)
+        self.score = f"test accuracy {row['test_acc']:.4f}"
         self.advance(0)
 
     @property
@@ -152,15 +151,24 @@ class RunProgress:
         if trained > 0:
             left = seconds * (self.epochs - self.epochs_done) / trained
             text += f", about {duration_text(left)} left"
-        if self.scores:
-            text += f", {self.scores}"
+        if self.score:
+            text += f", {self.score}"
         print(text, flush=True)
 
     def _draw(self):
         self.bar.n = self.epochs_done
         self.bar.set_description_str(self._place(), refresh=False)
-        self.bar.set_postfix_str(self.scores, refresh=False)
+        self.bar.set_postfix_str(self.score, refresh=False)
         self.bar.refresh()
+
+
+def _width_settings(terminal):
+    "For tqdm: as wide as the terminal is, or 100 columns if it does not say."
+    try:
+        columns = os.get_terminal_size(terminal.fileno()).columns
+    except OSError:
+        columns = 0
+    return dict(dynamic_ncols=True) if columns else dict(ncols=100)
 
 
 class WatchedBatches:

@@ -167,6 +167,35 @@ def _explorer(args):
         return
     print(f"{name}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
+# %% ../../nbs/publish/04_cli.ipynb #fadf3a7b
+def _verify(args):
+    "Run a record again; the exit code is 1 if something else comes out."
+    from zeroinit.experiments.records import read_record
+    from zeroinit.experiments.verification import DIFFERENT, find_record, verify
+
+    record = read_record(find_record(args.record), probes=False)
+    print(_record_text(record), flush=True)
+    comparison = verify(args.record, args.epochs, args.dataset, args.data_root, quiet=False)
+    print(comparison)
+    return 1 if comparison.kind == DIFFERENT else 0
+
+
+def _record_text(record):
+    "What a record's run was, how long it took, and where."
+    from zeroinit.experiments.config import scheme_label
+    from zeroinit.experiments.progress import duration_text
+
+    config, env = record["config"], record["env"]
+    scheme = scheme_label(config["init"], config["init_args"])
+    run = f"{config['dataset']} {config['model']} {scheme} {config['protocol']}"
+    epochs = len(record["history"])
+    text = f"{run} seed {record['seed']}: {epochs} epoch{'s' if epochs > 1 else ''} took"
+    text += f" {duration_text(record['wall_s'])} on {env['device']}"
+    threads = env.get("threads")
+    if env["device_type"] == "cpu" and threads:
+        text += f" with {threads} thread{'s' if threads > 1 else ''}"
+    return text
+
 # %% ../../nbs/publish/04_cli.ipynb #5b3e9d70
 def _completion(args):
     try:
@@ -280,6 +309,7 @@ def make_parser(
     _add_command(commands, "list", _list, "the suites, their claims and contents", "list")
     _add_suite_commands(commands, suites)
     _add_result_commands(commands, suites)
+    _add_evidence_commands(commands)
     completion = _add_command(
         commands,
         "completion",
@@ -336,6 +366,25 @@ def _add_suite_commands(commands, suites):
         metavar="SECONDS",
         help="print it again after so many seconds, until nothing is left to do",
     )
+
+
+def _add_evidence_commands(commands):
+    "Add the commands that lead from a claim to its records, and from a record to its run."
+    verify = _add_command(
+        commands,
+        "verify",
+        _verify,
+        "run a record again and say whether the same comes out; exit code 1: something else",
+        "verify results/mnist/fnn/zero-1d1ac5dd/seed0.json --epochs 2",
+    )
+    verify.add_argument("record", metavar="RECORD", help="a file as seed0.json below results")
+    verify.add_argument(
+        "--epochs", type=int, metavar="N", help="run and compare the first N epochs (default: all)"
+    )
+    verify.add_argument(
+        "--dataset", metavar="FILE", help="the .npz, for a record of images from a file"
+    )
+    _add_run_option(verify, "data_root", "DIR")
 
 
 def _add_result_commands(commands, suites):
@@ -471,7 +520,7 @@ def main(
 
 
 def _check_arguments(args):
-    for name in ("results_root", "ray", "suite", "out"):
+    for name in ("results_root", "ray", "suite", "out", "record"):
         if getattr(args, name, None) == "":
             raise Refused(f"{name.replace('_', '-')} is empty")
     if args.command == "run":

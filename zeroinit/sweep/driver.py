@@ -579,17 +579,30 @@ class _Unfinished:
         )
 
 
-def _unfinished_run(name, experiment, state, text, estimator):
-    "What the text of the last event says about a run, and an estimate of what it does not say."
+def _epochs_done(job):
+    "Whole epochs of a run, by its checkpoint; torch is imported only if there is one."
+    checkpoint = run_path(job.path, ".safetensors")
+    if not checkpoint.exists():
+        return 0
+    from zeroinit.experiments.runner import epochs_in_checkpoint
+
+    return epochs_in_checkpoint(checkpoint)
+
+
+def _unfinished_run(name, job, state, text, estimator):
+    """What the text of the last event says about a run, and an estimate of what it does not say.
+
+    After a resume the last event names no epoch until one has ended; the checkpoint does.
+    """
     running = re.match(r"(\d+)/\d+ ([\d.]+) s", text)
     stopped = re.match(r"after epoch (\d+) of", text)
     if running:
         epoch, s_per_epoch = int(running[1]), float(running[2])
     else:
-        epoch = int(stopped[1]) if stopped else 0
-        s_per_epoch = estimator.seconds(experiment)
+        epoch = int(stopped[1]) if stopped else _epochs_done(job)
+        s_per_epoch = estimator.seconds(job.experiment)
     reason = text if state == "failed" else ""
-    return _Unfinished(name, experiment, state, epoch, s_per_epoch, reason)
+    return _Unfinished(name, job.experiment, state, epoch, s_per_epoch, reason)
 
 
 def suite_status(
@@ -609,10 +622,11 @@ def suite_status(
     counts = Counter()
     unfinished = []
     for name, experiment, seed in list_runs(suite, only, part):
-        state, text = run_state(Job(experiment, seed, dict(results_root=str(results_root))))
+        job = Job(experiment, seed, dict(results_root=str(results_root)))
+        state, text = run_state(job)
         counts[state] += 1
         if state not in ("done", "diverged"):
-            unfinished.append(_unfinished_run(name, experiment, state, text, estimator))
+            unfinished.append(_unfinished_run(name, job, state, text, estimator))
 
     s_per_epoch = [run.s_per_epoch for run in unfinished if run.s_per_epoch]
     known_minutes = [run.minutes for run in unfinished if run.minutes is not None]
