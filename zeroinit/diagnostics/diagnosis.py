@@ -7,6 +7,7 @@ __all__ = ['Diagnosis', 'diagnose']
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #ff5cc0d6
 import copy
+import math
 import random
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,16 +16,35 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
-from torch import Tensor
 
-from ..basics.errors import Refused, pick
-from .findings import MAX_ENTRIES, analyze, wake_update, woken_by_rounding
+from ..basics.errors import Refused
+from zeroinit.diagnostics.causes import (
+    GradientPaths,
+    fading,
+    layer_spreads,
+    lost_in,
+    why_not_finite,
+    why_without_gradient,
+)
+from zeroinit.diagnostics.findings import (
+    MAX_ENTRIES,
+    TOO_SLOW,
+    analyze,
+    wake_update,
+    why_still,
+    woken_by_rounding,
+)
+from .inputs import first_line, make_loss, make_up_inputs, read_inputs
 from .probes import effective_rank
-from .trace import OPTIMIZER_CLASSES, features_first, train_and_trace
-from ..schemes.branches import float_tensors, run_on_meta
+from zeroinit.diagnostics.trace import (
+    StepFailed,
+    features_first,
+    to_float64_,
+    train_and_trace,
+    unregistered_tensors,
+)
 from ..schemes.initialization import initialize, unwrap
-from ..schemes.layers import EMBEDDINGS, LAYERS
+from ..schemes.layers import LAYERS
 from ..schemes.sites import layer_kind
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #2e8939d2
@@ -42,19 +62,99 @@ def _count(n, noun):
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #b52bdf01
+def _all_updates(findings):
+    return len(findings.trace.losses) + findings.trace.further
+
+
+def _loss_in_words(findings):
+    "How the loss changes in all updates."
+    trace = findings.trace
+    updates = _count(_all_updates(findings), "update")
+    return f"the loss goes from {trace.before.loss:.4g} to {trace.after.loss:.4g} in {updates}"
+
+
+def _answer_of_weights(findings):
+    "An answer and a reason where no weight moves as it should; None where one does."
+    count = len(findings.trainable)
+    updates = _count(len(findings.trace.losses), "update")
+    if not count:
+        return "does not learn", "no parameter receives a gradient"
+    missing = findings.never_waking()
+    if len(missing) == count:
+        reason = f"{count} of {count} layers stay without a gradient in {updates}"
+        return "does not learn", reason
+    if findings.moving():
+        return None
+    slow = findings.slow()
+    if not slow:
+        return "does not learn", f"no weight changes in {updates}"
+    fastest = max(slow, key=slow.get)
+    reason = f"{len(slow)} of {count} layers change by less than {TOO_SLOW:.0e} of their weight"
+    answer = f"learns too slowly to see ({fastest} changes by {slow[fastest]:.0e} an update)"
+    return answer, reason
+
+
+def _is_constant_at_last(findings):
+    "Whether different inputs have the same output after the last update."
+    is_constant = findings.trace.after.is_constant(findings.precision())
+    return is_constant and findings.inputs_differ()
+
+
+def _answer_of_loss(findings):
+    "An answer and a reason where weights move, but the loss does not fall; None where it does."
+    trace = findings.trace
+    if trace.after is None:
+        return None
+    if not math.isfinite(trace.after.loss):
+        return (
+            "does not learn",
+            f"the loss is {trace.after.loss} after {_all_updates(findings)} updates",
+        )
+    progress = findings.progress()
+    if progress == "grows":
+        return "does not learn", _loss_in_words(findings)
+    if progress != "none":
+        return None
+    is_opening = findings.had_zero_weights() and not findings.never_waking()
+    if _is_constant_at_last(findings) and not is_opening:
+        return "does not learn", "the output is the same for every input"
+    if trace.after.loss == trace.before.loss:
+        return "does not learn", _loss_in_words(findings)
+    change = trace.after.loss - trace.before.loss
+    what = "the loss"
+    if trace.after.gain is not None:
+        change = trace.after.gain - trace.before.gain
+        what = "what the loss owes to the inputs"
+    rate = abs(change) / _all_updates(findings)
+    answer = f"learns too slowly to see ({what} changes by {rate:.0e} an update)"
+    return answer, _loss_in_words(findings)
+
+
 def _headline(findings):
     "Whether the model learns, and when its layers wake."
     trainable = findings.trainable
     waking = findings.waking()
     missing = findings.never_waking()
-    if not missing:
-        answer = "learns"
-        last = max((findings.wakes[name] for name in waking), default=0)
-        reason = f"all {len(trainable)} layers have a gradient by update {last}"
-    else:
-        answer = "learns in part" if waking else "does not learn"
+    found = _answer_of_weights(findings) or _answer_of_loss(findings)
+    if found:
+        answer, reason = found
+    elif missing:
+        answer = "learns in part"
         updates = _count(len(findings.trace.losses), "update")
         reason = f"{len(missing)} of {len(trainable)} layers stay without a gradient in {updates}"
+    elif findings.trace.unregistered:
+        answer = "learns in part"
+        count = _count(len(findings.trace.unregistered), "tensor")
+        reason = f"{count} of the forward pass are not in parameters()"
+    elif len(findings.moving()) < len(trainable):
+        answer = "learns in part"
+        count = len(trainable) - len(findings.moving())
+        reason = f"{count} of {len(trainable)} layers do not move, or too little to see"
+    else:
+        answer = "learns"
+        last = max((findings.wakes[name] for name in waking), default=0)
+        layers = "the layer has" if len(trainable) == 1 else f"all {len(trainable)} layers have"
+        reason = f"{layers} a gradient by update {last}"
     if findings.rounding:
         answer += f", {len(findings.rounding)} of {len(waking)} layers by rounding alone"
     return f"{answer}: {reason}"
@@ -99,27 +199,63 @@ def _deadlock(blockages, pair, between):
     return text
 
 
+def _pair(blockages, pair, waiting):
+    "Two parameters that hold each other, where no module shows it."
+    text = f"{pair[0]} and {pair[1]} are both zero and feed each other"
+    if waiting:
+        wait = "waits" if len(waiting) == 1 else "wait"
+        text += f"; {_join_names(waiting)} {wait} for both"
+    return text
+
+
+def _pairs_of_parameters(blockages):
+    "Pairs that hold each other, of parameters that no pair of modules mentions."
+    known = set()
+    for pair, between in blockages.deadlocks().items():
+        known.update(pair, between)
+    pairs = blockages.pairs().items()
+    return {pair: waiting for pair, waiting in pairs if not known & set(pair)}
+
+
 def _never_wake(blockages):
     "A sentence on the layers that block each other."
-    deadlocks = blockages.deadlocks()
-    if not deadlocks:
+    texts = [_deadlock(blockages, pair, b) for pair, b in blockages.deadlocks().items()]
+    pairs = _pairs_of_parameters(blockages)
+    texts += [_pair(blockages, pair, waiting) for pair, waiting in pairs.items()]
+    if not texts:
         return []
-    texts = [_deadlock(blockages, pair, between) for pair, between in deadlocks.items()]
     sentence = "never wake: " + ". And: ".join(texts[:3])
     if len(texts) > 3:
-        last_pair = " and ".join(list(deadlocks)[-1])
+        last_pair = " and ".join([*blockages.deadlocks(), *pairs][-1])
         sentence += f". And {len(texts) - 3} more such pairs, to {last_pair}"
     return [sentence]
+
+
+def _reason_of_cuts(blockages, name):
+    "Why a layer has no gradient, by the operations that cut it; '' if none is known."
+    reasons = {}
+    for cut in blockages.cuts.get(name, []):
+        reasons[cut.reason()] = None
+    factors = blockages.cut_by.get(name, [])
+    text = ", and ".join(list(reasons)[:2])
+    if text and factors:
+        text += f" (it waits for {_join_names(factors)})"
+    return text
 
 
 def _why_zero(blockages, name):
     "Why a layer has no gradient where no module blocks it."
     module = blockages.modules.get(blockages.layers[name].module_name)
+    reason = _reason_of_cuts(blockages, name)
+    if name in blockages.waking_next:
+        return "it comes with the next update: give more steps="
+    if module and not module.input_size and (module.output_grad or not reason):
+        return "its input is zero (or, of a norm, constant)"
+    if reason:
+        return reason
     if module and not module.output_grad:
         return "no gradient comes back (cut in the forward pass, as by a product with zero)"
-    if module and not module.input_size:
-        return "its input is zero (or, of a norm, constant)"
-    return "the gradient is exactly zero"
+    return "the terms of its gradient cancel"
 
 
 def _module_type(blockages, name):
@@ -131,6 +267,8 @@ def _waiting(findings):
     blockages = findings.blockages
     mentioned = set()
     for pair, between in blockages.deadlocks().items():
+        mentioned.update(pair, between)
+    for pair, between in _pairs_of_parameters(blockages).items():
         mentioned.update(pair, between)
     groups = {}  # types of what blocks gradient and signal, and another reason -> layers
     for name in blockages.layers:
@@ -168,17 +306,98 @@ def _by_rounding(rounding):
     ]
 
 
+def _hardly_moving(findings):
+    "Sentences on layers that have a gradient, and do not move, or too little."
+    sentences = []
+    slow = findings.slow()
+    if slow:
+        slowest = min(slow, key=slow.get)
+        sentences.append(
+            f"too slow to see: {_join_names(slow)} "
+            f"({slowest} changes by {slow[slowest]:.0e} of its weight an update)"
+        )
+    layers = {layer.name: layer for layer in findings.trace.layers}
+    groups = {}  # reason -> names
+    for name in findings.still():
+        groups.setdefault(why_still(layers[name], findings.trace), []).append(name)
+    for reason, names in groups.items():
+        sentences.append(f"has a gradient, and does not move: {_join_names(names)}: {reason}")
+    return sentences
+
+
+def _signals(findings):
+    "Sentences on signals and gradients that vanish or explode on their way."
+    trace = findings.trace
+    sentences = []
+    is_lost = findings.progress() == "none" and _is_constant_at_last(findings)
+    if is_lost and not findings.never_waking() and not findings.had_zero_weights():
+        lost = lost_in(trace.modules_after, findings.precision())
+        if lost:
+            sentences.append(lost)
+    if findings.had_zero_weights():
+        return sentences  # what is small at first, because it was zero, grows
+    spreads = layer_spreads(trace.modules_before)
+    forward = fading(spreads)
+    if forward:
+        first, last = list(spreads)[0], list(spreads)[-1]
+        sentences.append(
+            f"the signal {forward[0]} from {forward[1]} on: inputs differ by "
+            f"{spreads[first]:.1e} behind {first} and by {spreads[last]:.1e} behind {last}"
+        )
+    gradients = _gradients_from_the_output(findings)
+    backward = fading(gradients, vanished=1e-7)
+    if backward:
+        first, last = list(gradients)[0], list(gradients)[-1]
+        sentences.append(
+            f"the gradient {backward[0]} from {backward[1]} on towards the input: "
+            f"{gradients[first]:.1e} in {first}, {gradients[last]:.1e} in {last}"
+        )
+    return sentences
+
+
+def _gradients_from_the_output(findings):
+    "The first gradient of each linear layer or convolution, the last layer first."
+    found = {}
+    for layer in reversed(findings.trace.layers):
+        size = findings.trace.gradients[layer.name][0]
+        if layer_kind(layer.site) == LAYERS and size:
+            found[layer.name] = size
+    return found
+
+
+def _unused(findings):
+    "Sentences on parameters that no gradient reaches."
+    groups = {}  # reason -> names
+    for name in findings.unused:
+        reason = findings.why_unused.get(name, "no gradient path to it")
+        groups.setdefault(reason, []).append(name)
+    return [f"{reason}: {_join_names(names)}" for reason, names in groups.items()]
+
+
+def _unregistered(names):
+    "A sentence on tensors that no optimizer trains."
+    if not names:
+        return []
+    return [
+        "used in the forward pass, but not in parameters(), so that no optimizer trains "
+        f"{'it' if len(names) == 1 else 'them'}: {_join_names(names)} "
+        "(keep layers in nn.ModuleList, and tensors in nn.Parameter)"
+    ]
+
+
 def _remarks(findings):
     "Sentences on biases, frozen and unused layers, rounding and equal neurons."
 
     def remark(text, names):
         return [f"{text}: {_join_names(names)}"] if names else []
 
-    unused = "no gradient path to it (not used in the forward pass, or cut off)"
     return [
+        *_hardly_moving(findings),
+        *_signals(findings),
         *remark("only the bias learns", findings.waking_by_bias_only()),
         *remark("frozen (requires_grad is False)", findings.frozen),
-        *remark(unused, findings.unused),
+        *_unused(findings),
+        *_unregistered(findings.trace.unregistered),
         *_by_rounding(findings.rounding),
         *remark("all neurons of a layer are equal", findings.all_neurons_equal()),
         *remark("the norm behind it takes its bias away", findings.removed_biases),
@@ -189,7 +408,11 @@ def _sentences(findings):
     "Will the model learn, and if not, why?"
     losses = findings.trace.losses
     if not np.isfinite(losses).all():
-        return [f"diverges: the loss is {losses[-1]} at update {len(losses)}"]
+        cause = f": {findings.not_finite}" if findings.not_finite else ""
+        return [
+            f"diverges: the loss is {losses[-1]} at update {len(losses)}{cause}",
+            *_unregistered(findings.trace.unregistered),
+        ]
     return [
         _headline(findings),
         *_wave(findings),
@@ -209,6 +432,8 @@ def _neurons(findings, layer):
     if weight.numel() <= MAX_ENTRIES and weight.isfinite().all():
         rows = features_first(layer, weight)
         columns["neurons"] = len(rows)
+        if rows.is_complex():
+            rows = torch.view_as_real(rows)
         columns["distinct"] = findings.distinct[layer.name]
         columns["weight_rank"] = effective_rank(rows)
     if layer.name in findings.trace.live_neurons:
@@ -217,11 +442,20 @@ def _neurons(findings, layer):
 
 
 def _note(findings, layer):
+    notes = []
     if layer.name in findings.rounding:
-        return "rounding"
+        notes.append("rounding")
     if layer.name in findings.removed_biases:
-        return f"bias lost in {findings.removed_biases[layer.name]}"
-    return "frozen" if layer.is_frozen() else ""
+        notes.append(f"bias lost in {findings.removed_biases[layer.name]}")
+    if layer.is_frozen():
+        notes.append("frozen")
+    if layer.name in findings.slow():
+        notes.append("too slow")
+    if layer.name in findings.still():
+        notes.append("does not move")
+    if layer.tied:
+        notes.append(f"tied to {', '.join(layer.tied)}")
+    return "; ".join(notes)
 
 
 def _layer_table(findings):
@@ -276,81 +510,8 @@ class Diagnosis:
         # here, since matplotlib takes long to load
         from zeroinit.diagnostics.layer_map import layer_map
 
-        by_rounding = set(self.table.layer[self.table.note == "rounding"])
+        by_rounding = set(self.table.layer[self.table.note.str.startswith("rounding")])
         return layer_map(self.gradients, self.verdict[0], by_rounding)
-
-# %% ../../nbs/diagnostics/03_diagnosis.ipynb #874dc5b7
-def _input_and_target(model, batch, seed):
-    "An input, and a target or None if it is still to be made up."
-    if isinstance(batch, (tuple, list)):
-        if len(batch) != 2 or not isinstance(batch[0], Tensor):
-            raise Refused(
-                "batch must be an input or (input, target); "
-                "a model of several inputs needs a wrapper that takes one"
-            )
-        return batch
-    if batch is not None:
-        return batch, None
-
-    # Make up an input, of a shape that goes through the model
-    example = run_on_meta(model)[2]
-    entries = max(example[0].numel(), 1)
-    batch_size = max(4, min(32, 400_000 // entries))
-    shape = (batch_size, *example.shape[1:])
-    generator = torch.Generator().manual_seed(seed)
-    parameter = next(model.parameters())
-    if example.is_floating_point():
-        return torch.randn(shape, generator=generator).to(parameter), None
-    embeddings = [m for m in model.modules() if isinstance(m, EMBEDDINGS)]
-    vocabulary = min(m.num_embeddings for m in embeddings)
-    return torch.randint(vocabulary, shape, generator=generator).to(parameter.device), None
-
-# %% ../../nbs/diagnostics/03_diagnosis.ipynb #65438237
-def _default_loss(out, target):
-    """The usual loss for an output and a target.
-
-    Mean square for real numbers, binary cross entropy for one output and classes 0 and 1, else
-    cross entropy, where the classes are the second or the last dimension of the output.
-    """
-    if target.is_floating_point():
-        return F.mse_loss(out, target.to(out))
-    if out.shape[-1:] == (1,) or out.shape == target.shape:
-        numbers = target.to(out).view_as(out)
-        if target.max() < 2:
-            return F.binary_cross_entropy_with_logits(out, numbers)
-        return F.mse_loss(out, numbers)
-    if out.ndim > 2 and out.shape[:-1] == target.shape:
-        out = out.movedim(-1, 1)
-    return F.cross_entropy(out, target)
-
-# %% ../../nbs/diagnostics/03_diagnosis.ipynb #e2e20d9f
-def _random_target(out, is_text, generator):
-    "Random classes for vectors and for text, random numbers for any other output."
-    # Balanced classes would not do: the gradients of a constant network would cancel.
-    has_classes = (out.ndim == 2 and out.shape[1] > 1) or (is_text and out.ndim > 2)
-    if has_classes:
-        target = torch.randint(out.shape[-1], out.shape[:-1], generator=generator)
-    else:
-        target = torch.randn(out.shape, generator=generator)
-    return target.to(out.device)
-
-
-def _make_loss(x, y, loss, seed):
-    "loss(output), for a given target y, or for one that is made up for each output."
-
-    def value(out):
-        if loss is not None:
-            return loss(out, y)
-        outs = float_tensors(out)
-        if not outs:
-            raise Refused(f"the model gives no tensor of numbers but {type(out).__name__}")
-        if y is not None:
-            return _default_loss(outs[0], y)
-        generator = torch.Generator().manual_seed(seed)  # the same target at each update
-        is_text = not x.is_floating_point()
-        return sum(_default_loss(o, _random_target(o, is_text, generator)) for o in outs)
-
-    return value
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #8e378406
 @contextmanager
@@ -367,12 +528,18 @@ def _preserved_random_state():
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #7a8f4f31
 def _copy(model):
+    "A copy of a model; of tensors that it computes and keeps, only the values."
+    memo = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, memo)
     except Exception as error:  # a model's own, of any type
-        reason = str(error).splitlines()[0]
         raise Refused(
-            f"{type(model).__name__} cannot be copied ({reason}), and diagnose works on a copy"
+            f"{type(model).__name__} cannot be copied ({first_line(error)}), "
+            "and diagnose works on a copy"
         ) from error
 
 
@@ -408,42 +575,53 @@ class _Training:
     "How copies are trained."
 
     steps: int
-    optimizer: str
+    optimizer: object
     lr: float
     loss: Callable
     seed: int
+    patience: int = 0
 
-    def trace(self, model, x, y, steps=None, reference=None):
+    def make_loss(self, inputs):
+        return make_loss(inputs, self.loss, self.seed)
+
+    def trace(self, model, inputs, steps=None, reference=None, patience=0):
         "Train a model in place, for all or some steps."
         torch.manual_seed(self.seed)
         random.seed(self.seed)
         np.random.seed(self.seed)
-        loss = _make_loss(x, y, self.loss, self.seed)
+        loss = self.make_loss(inputs)
         steps = self.steps if steps is None else steps
-        return train_and_trace(model, x, loss, steps, self.optimizer, self.lr, reference)
+        settings = self.optimizer, self.lr
+        return train_and_trace(model, inputs, loss, steps, *settings, reference, patience)
 
 
-def _trace_copy(model, x, y, training):
-    "The trace of a copy of a model."
+def _trace_copy(model, inputs, training):
+    "The trace of a copy of a model, and the copy."
+    trained = _copy(model)
     try:
-        return training.trace(copy.deepcopy(model), x, y)
-    except (TypeError, RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise Refused(f"a step of training fails on this batch: {reason}") from error
+        return training.trace(trained, inputs, patience=training.patience), trained
+    except StepFailed as error:
+        where = f" in {error.where}" if error.where else ""
+        if not inputs.is_made_up:
+            problem = f"a step of training fails on this batch{where}: {error.problem}"
+        else:
+            shape = tuple(inputs.args[0].shape)
+            problem = (
+                f"a step of training fails on a made-up input of shape {shape}{where}: "
+                f"{error.problem}; give a batch="
+            )
+        raise Refused(problem) from error
 
 
-def _trace_in_float64(model, x, y, training, trace):
+def _trace_in_float64(model, inputs, training, trace):
     "The trace of a copy in float64; None where there is nothing to find in it."
     last = max((wake_update(sizes) or 0 for sizes in trace.gradients.values()), default=0)
     if last == 0 or any(p.dtype == torch.float64 for p in model.parameters()):
         return None
 
-    def to_float64(t):
-        return t.double() if isinstance(t, Tensor) and t.is_floating_point() else t
-
     def run(steps):
-        copy_in_float64 = copy.deepcopy(model).double()
-        return training.trace(copy_in_float64, to_float64(x), to_float64(y), steps, trace)
+        in_float64 = inputs.map(lambda t: t.double() if t.is_floating_point() else t)
+        return training.trace(to_float64_(_copy(model)), in_float64, steps, trace)
 
     # Until the last layer wakes, which mostly is at the first or second update; further only
     # where a gradient looks like rounding, since a signal may come later.
@@ -452,54 +630,172 @@ def _trace_in_float64(model, x, y, training, trace):
         control = run(training.steps)
     return control
 
+
+def _add_causes_(findings, model, inputs, loss):
+    "Find the causes of what does not learn, in a trained copy."
+    trace = findings.trace
+    names = {layer.name: layer.parameters["weight"][0] for layer in trace.layers}
+    unused = {name: names[name] for name in findings.unused}
+    try:
+        if not np.isfinite(trace.losses).all():
+            findings.not_finite = why_not_finite(model, inputs, loss, trace)
+            return
+        if unused:
+            findings.why_unused = why_without_gradient(model, inputs, unused)
+        if findings.blockages.layers:
+            findings.blockages.find_cuts_(GradientPaths(model, inputs, loss))
+    except Exception:  # a model's own: the findings stay without these causes
+        return
+
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #1a00e704
+def _check_arguments(model, steps, loss, patience):
+    if not isinstance(model, nn.Module):
+        raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise Refused(f"steps must be a whole number from 1 on, not {steps!r}")
+    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
+        raise Refused(f"patience must be a whole number from 0 on, not {patience!r}")
+    if loss is not None and not callable(loss):
+        raise Refused(f"loss must be a function of output and target, not {type(loss).__name__}")
+
+
+def _lazy_layer(model):
+    "The first layer that has no weight before its first forward pass; '' if there is none."
+    lazy = torch.nn.parameter.UninitializedTensorMixin
+    for name, module in model.named_modules():
+        own = (*module._parameters.values(), *module._buffers.values())
+        if any(isinstance(t, lazy) for t in own):
+            return f"{name or 'the model'} ({type(module).__name__})"
+    return ""
+
+
+def _check_parameters(model):
+    "Raise `Refused` for parameters that hold no values here."
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise Refused(
+                f"{name} is on the meta device and holds no values: "
+                "move the model to a device with to_empty, and initialize it there"
+            )
+        if hasattr(parameter, "device_mesh"):
+            raise Refused(
+                f"{name} is sharded over processes (a DTensor): "
+                "diagnose the model before it is sharded"
+            )
+
+
+def _prepare(model, batch, seed):
+    "A copy of a model that can be trained, and its inputs."
+    initial = _copy(model)
+    lazy = _lazy_layer(initial)
+    if lazy and batch is None:
+        raise Refused(f"{lazy} has no weight before its first forward pass: give a batch=")
+    inputs = None if batch is None else read_inputs(initial, batch)
+    if lazy:
+        try:
+            with torch.no_grad():
+                inputs.call(initial)
+        except Exception as error:  # a model's own, of any type
+            raise Refused(f"the model fails on this batch: {first_line(error)}") from error
+    _check_parameters(initial)
+    if inputs is None:
+        inputs = make_up_inputs(initial, seed)
+    return initial, inputs
+
+
+def _without_parameters(model):
+    "The diagnosis of a model that has none."
+    from zeroinit.basics.tables import Table
+
+    hidden = [name for name, t in unregistered_tensors(model).items() if t.requires_grad]
+    sentences = ["does not learn: the model has no parameters"]
+    if hidden:
+        sentences.append(
+            f"in lists or attributes, where parameters() does not find them: {_join_names(hidden)} "
+            "(keep layers in nn.ModuleList, and tensors in nn.Parameter)"
+        )
+    return Diagnosis(sentences, Table(dict(layer=[], wakes=[])), None, [])
+
+
+def _untreated(scheme, table):
+    "A sentence on parameters that a scheme could not treat."
+    rows = table[table.rule.str.startswith("not treated")]
+    layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in rows.parameter))
+    if not layers:
+        return []
+    treated = "keeps its values" if len(layers) == 1 else "keep their values"
+    count = _count(len(layers), "layer")
+    return [f"not treated by {scheme}: {count}, which {treated}: {_join_names(layers)}"]
+
+
 def diagnose(
     model: nn.Module,  # any; left as it is, bit for bit
     scheme: str = None,  # a scheme to try on the copy, see `schemes`; None: the model as it is
-    batch: Tensor | tuple = None,  # an input, or (input, target); None: made up
+    batch=None,  # input, (input, target), dictionary or DataLoader; None: made up
     steps: int = 8,  # updates
     *,
-    optimizer: str = "adam",  # or sgd
+    optimizer="adam",  # name, class, function of parameters and lr, or optimizer to imitate
     lr: float = 1e-3,  # learning rate
     loss: Callable = None,  # loss(output, target); None: cross entropy or mean square
     seed: int = 0,  # of all random numbers
     control: bool = True,  # whether a copy in float64 tells rounding from signal
+    patience: int = 200,  # further updates at most, if those do not show whether the loss falls
     **kwargs,  # of `initialize`: only, skip, roles, strict, the scheme's own
 ) -> Diagnosis:
-    """Train a copy of a model for a few updates: which layers wake when, which never, and why.
+    """Train a copy of a model for a few updates: does it learn, which layers wake when, which
+    never, and why.
+
+    Tensors and numpy arrays are brought to the model's device and precision. A batch of several
+    inputs is ((input, input), target), or a dictionary of `forward`'s arguments. Weight decay is
+    left out, since it moves weights that receive no gradient.
 
     Raise `Refused` for what is no model, a batch that does not go through it, or a loss without a
     target.
     """
-    pick(optimizer, OPTIMIZER_CLASSES, "optimizer")
-    if not isinstance(model, nn.Module):
-        raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    if not isinstance(steps, int) or steps < 1:
-        raise Refused(f"steps must be a whole number from 1 on, not {steps!r}")
-    training = _Training(steps, optimizer, lr, loss, seed)
+    _check_arguments(model, steps, loss, patience)
+    model = unwrap(model)
+    if next(model.parameters(), None) is None:
+        return _without_parameters(model)
+    training = _Training(steps, optimizer, lr, loss, seed, patience)
+    try:
+        with _preserved_random_state(), torch.inference_mode(False), torch.enable_grad():
+            return _diagnose(model, scheme, batch, training, control, kwargs)
+    except Refused:
+        raise
+    except Exception as error:  # a model's own, of any type
+        kind = type(model).__name__
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise Refused(f"{kind} cannot be diagnosed ({reason})") from error
+
+
+def _diagnose(model, scheme, batch, training, control, kwargs):
+    # An initialized copy
+    initial, inputs = _prepare(model, batch, training.seed)
+    if training.loss is not None and inputs.target is None:
+        raise Refused("loss= needs a target: give batch=(input, target)")
+    untreated = []
+    if scheme is not None:
+        generator = torch.Generator().manual_seed(training.seed)
+        given = {"batch": inputs.args[0]} if inputs.args else {}
+        table = initialize(initial, scheme, generator=generator, **{**given, **kwargs})
+        untreated = _untreated(scheme, table)
+    elif kwargs:
+        raise Refused(f"{', '.join(kwargs)} needs a scheme, or is no argument of diagnose")
+
+    # Updates of copies of it
     control_trace = control_error = None
-    with _preserved_random_state(), torch.enable_grad():
-        # An initialized copy
-        initial = _copy(unwrap(model))
-        x, y = _input_and_target(initial, batch, seed)
-        if loss is not None and y is None:
-            raise Refused("loss= needs a target: give batch=(input, target)")
-        if scheme is not None:
-            generator = torch.Generator().manual_seed(seed)
-            initialize(initial, scheme, generator=generator, **{"batch": x, **kwargs})
+    with _preserved_gradients(model):
+        trace, trained = _trace_copy(initial, inputs, training)
+        if control:
+            try:
+                control_trace = _trace_in_float64(initial, inputs, training, trace)
+            except Exception as error:  # a model's own, of any type
+                control_error = getattr(error, "problem", first_line(error))
 
-        # Updates of copies of it
-        with _preserved_gradients(model):
-            trace = _trace_copy(initial, x, y, training)
-            if control:
-                try:
-                    control_trace = _trace_in_float64(initial, x, y, training, trace)
-                except Exception as error:  # a model's own, of any type
-                    control_error = str(error).splitlines()[0]
-
-    # Findings, in words and in numbers
-    findings = analyze(trace, control_trace)
-    verdict = _sentences(findings)
+        # Findings, in words and in numbers
+        findings = analyze(trace, control_trace)
+        _add_causes_(findings, trained, inputs, training.make_loss(inputs))
+    verdict = _sentences(findings) + untreated
     if control_error is not None:
         verdict.append(f"the float64 control did not run: {control_error}")
     return Diagnosis(verdict, _layer_table(findings), _gradient_frame(trace), trace.losses)
