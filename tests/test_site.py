@@ -36,6 +36,13 @@ CODE_IN_HEADING = re.compile(r"\| *hide|google\.colab|^import ")
 HOSTS = {"altair-viz.github.io", "peps.python.org"}  # of tools and texts that a page names
 COLAB = "https://colab.research.google.com/github/zeroinit/zeroinit/blob/main/"
 OURS = "https://github.com/zeroinit/zeroinit"
+# papers, and the code of the two works
+SOURCES = re.compile(
+    r"https://doi\.org/10\.\d{4,9}/\S+"
+    r"|https://arxiv\.org/abs/\d{4}\.\d{5}"
+    r"|https://www\.researchsquare\.com/article/rs-\d+/v\d+"
+    r"|https://github\.com/(c-schicho|sjw007s)/[\w-]+"
+)
 ADDRESSES = re.compile(r"0x[0-9a-f]{8,}|/home/|/root/|/tmp/")
 
 
@@ -171,7 +178,7 @@ def is_unknown(link):
         kind, branch, path = ([*u.path.split("/", 5)[3:], "", ""])[:3]
         is_file_link = kind in ("blob", "tree", "raw") and branch == "main"
         return not (is_file_link and (TOP / unquote(path)).exists())
-    return not (u.netloc == "doi.org" and re.fullmatch(r"/10\.\d{4,9}/\S+", u.path))
+    return not SOURCES.fullmatch(link)
 
 
 def test_links_that_leave_the_site_are_of_known_kinds(read):
@@ -189,6 +196,7 @@ def test_links_that_leave_the_site_are_of_known_kinds(read):
         OURS + "/blob/main/nothing.py",
         COLAB + "nbs/nothing.ipynb",
         "https://doi.org/nothing",
+        "https://arxiv.org/abs/nothing",
         "http://example.org",
         "https://example.org/x",
     ],
