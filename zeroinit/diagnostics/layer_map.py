@@ -80,5 +80,5 @@ def layer_map(
     draw_heatmap(ax, table, limits, names, colorbar=len(positive) > 0)
     ax.tick_params(axis="y", labelsize=7, rotation=0)
     ax.set(ylabel="layer (output on top)", xlabel="update")
-    ax.set_title("\n".join(textwrap.wrap(title, 70)), fontsize=10)
+    fig.suptitle(textwrap.fill(title, 85), fontsize=10)
     return fig

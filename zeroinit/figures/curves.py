@@ -224,13 +224,14 @@ def accuracy(
     missing = set()
     for protocol in protocols:
         of_protocol = shown[shown["protocol"] == protocol]
-        groups[protocol], absent = select_runs(of_protocol, schemes, f"`zeroinit run {suite}`")
+        groups[protocol], absent = select_runs(of_protocol, schemes, suite)
         missing.update(absent)
 
     # a panel for each protocol
     with_scales = below is not None and len(below) > 0
     n = len(protocols)
-    fig, axes = panels(n, 5.0, 5.0, rows=2 if with_scales else 1)
+    height = 3.8 + 0.25 * len(schemes)  # inches; a line of the legend for each
+    fig, axes = panels(n, 5.0, height, rows=2 if with_scales else 1)
     any_published = False
     for ax, protocol in zip(axes[:n], protocols, strict=True):
         has_published = _draw_protocol(ax, groups[protocol], protocol, chance, guess)

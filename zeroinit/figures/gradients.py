@@ -178,7 +178,10 @@ def gradient_boxes(
         ax.set(title=scheme_title(scheme), ylabel="gradient of the weights")
     for ax in axes:
         ax.set_ylim(-limit, limit)
-    axes[-1].legend(title="layer", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    # the output on top, as in the map
+    axes[-1].legend(
+        title="layer", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True
+    )
     _label_figure(fig, title, drawn, _BOXES_EXPLAINED)
     return fig
 

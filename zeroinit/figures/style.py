@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['PALETTE', 'COLORS', 'SCHEME_LABELS', 'DATASET_LABELS', 'MODEL_LABELS', 'run_key', 'run_keys', 'scheme_title',
            'inline_label', 'scheme_color', 'panels', 'seeds_text', 'caption', 'sign_figure', 'title_figure', 'save',
-           'check_one_experiment', 'NothingToDraw', 'SchemeRuns', 'select_runs']
+           'check_one_experiment', 'NothingToDraw', 'how_to_make', 'SchemeRuns', 'select_runs']
 
 # %% ../../nbs/figures/00_style.ipynb #8d195689
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import matplotlib.pyplot as plt
 from ..basics.errors import Refused
 from ..basics.files import at_root, write_atomically
 from ..diagnostics.layer_map import SEABORN_THEME
+from ..experiments.suites import SUITES
 
 # %% ../../nbs/figures/00_style.ipynb #15323cb8
 # seaborn's "colorblind", without the second that importing seaborn takes
@@ -198,7 +200,7 @@ def title_figure(
     setting: str,  # model and data, on a line below the title
 ):
     "Write the title above a figure."
-    lines = textwrap.wrap(title, int(8 * fig.get_figwidth()))
+    lines = textwrap.wrap(title, int(9.5 * fig.get_figwidth()))
     fig.suptitle("\n".join([*lines, setting]), fontsize=13)
 
 # %% ../../nbs/figures/00_style.ipynb #ce231351
@@ -238,6 +240,18 @@ def check_one_experiment(
 class NothingToDraw(Refused):
     "A figure has no records to draw."
 
+# %% ../../nbs/figures/00_style.ipynb #bb7f78cc
+def how_to_make(
+    suite: str,  # that a figure draws
+    wanted: Callable,  # whether an experiment is one that the figure draws
+) -> str:  # half a sentence
+    "Say which command makes the runs that a figure lacks, or that its suite has none of them."
+    if any(wanted(experiment) for experiment, _ in SUITES[suite]()):
+        return f"`zeroinit run {suite}` makes them"
+    return (
+        f"suite {suite} has none; `zeroinit list` names the others, `zeroinit run` makes one's runs"
+    )
+
 # %% ../../nbs/figures/00_style.ipynb #bb565091
 class SchemeRuns(NamedTuple):
     "The runs of one scheme on one model."
@@ -251,7 +265,7 @@ class SchemeRuns(NamedTuple):
 def select_runs(
     frame,  # of `read`
     schemes,  # labels; 'logistic' for the baseline
-    command: str,  # that makes the runs, for the message
+    suite: str,  # the suite that has them, for the message
 ) -> tuple:  # list of `SchemeRuns`, list of the keys without runs
     "Pick a figure's runs in the order of `schemes`. Raise `NothingToDraw` if there are none."
     by_key = {}
@@ -262,5 +276,6 @@ def select_runs(
     present = [by_key[key] for key in schemes if key in by_key]
     missing = [key for key in schemes if key not in by_key]
     if not present:
-        raise NothingToDraw(f"there are no records for this figure; {command} makes them")
+        how = how_to_make(suite, lambda e: run_key(e.model, e.scheme) in schemes)
+        raise NothingToDraw(f"there are no records for this figure; {how}")
     return present, missing

@@ -10,7 +10,7 @@ import textwrap
 
 import pandas as pd
 
-from .style import PALETTE, panels, sign_figure
+from .style import PALETTE, NothingToDraw, panels, sign_figure
 
 # %% ../../nbs/figures/07_timing.ipynb #3797c075
 def _draw_speedups(ax, table):
@@ -54,13 +54,13 @@ def _benchmark_caption(benchmark):
 def speed(
     benchmark: dict,  # a file in results/benchmarks; None: there is none
 ):  # matplotlib figure
-    "Draw how many times faster than the plain loop we are, and how costs grow."
-    fig, (left, right) = panels(2)
+    """Draw how many times faster than the plain loop we are, and how costs grow.
+
+    Raise `NothingToDraw` without a benchmark.
+    """
     if benchmark is None:
-        for ax in (left, right):
-            ax.set_axis_off()
-        left.text(0, 0.5, "no benchmark yet: `make bench`")
-        return fig
+        raise NothingToDraw("there is no benchmark among these records; `make bench` makes one")
+    fig, (left, right) = panels(2)
     _draw_speedups(left, benchmark["table"])
     _draw_growth(right, benchmark["growth"], benchmark["slopes"])
     sign_figure(fig, _benchmark_caption(benchmark))

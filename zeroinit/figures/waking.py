@@ -24,6 +24,7 @@ from zeroinit.figures.style import (
     NothingToDraw,
     SchemeRuns,
     caption,
+    how_to_make,
     panels,
     scheme_color,
     scheme_title,
@@ -125,13 +126,11 @@ def _columns(frame, models, schemes, suite):
         for protocol in ("published", "clean"):
             runs = frame[(frame["model"] == model) & (frame["protocol"] == protocol)]
             if len(runs):
-                groups, _ = select_runs(runs, schemes, f"`zeroinit run {suite}`")
+                groups, _ = select_runs(runs, schemes, suite)
                 found.append((model, protocol, {group.key: group for group in groups}))
     if not found:
-        raise NothingToDraw(
-            f"there are no records of {' or '.join(models)} for this figure; "
-            f"`zeroinit run {suite}` makes them"
-        )
+        how = how_to_make(suite, lambda e: e.model in models)
+        raise NothingToDraw(f"there are no records of {' or '.join(models)} for this figure; {how}")
     present = set().union(*(groups for _, _, groups in found))
     rows = [scheme for scheme in schemes if scheme in present]
     missing = [scheme for scheme in schemes if scheme not in present]
