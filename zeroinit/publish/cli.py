@@ -167,6 +167,12 @@ def _explorer(args):
         return
     print(f"{name}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
+# %% ../../nbs/publish/04_cli.ipynb #5bf008e2
+def _evidence(args):
+    from zeroinit.evidence.sources import describe_evidence
+
+    print(describe_evidence(args.claim, args.results_root))
+
 # %% ../../nbs/publish/04_cli.ipynb #fadf3a7b
 def _verify(args):
     "Run a record again; the exit code is 1 if something else comes out."
@@ -370,6 +376,16 @@ def _add_suite_commands(commands, suites):
 
 def _add_evidence_commands(commands):
     "Add the commands that lead from a claim to its records, and from a record to its run."
+    evidence = _add_command(
+        commands,
+        "evidence",
+        _evidence,
+        "what is known about a claim, cell by cell, and the records behind each cell",
+        "evidence S3",
+    )
+    evidence.add_argument("claim", metavar="CLAIM", help="as S3; `zeroinit list` names them")
+    _add_results_root(evidence)
+
     verify = _add_command(
         commands,
         "verify",
