@@ -182,6 +182,10 @@ def _check_changeable(site):
     if not parametrize.is_parametrized(owner, "weight"):
         check_plain(owner, "weight", site.module_name)
         check_writable(owner.weight)
+    try:
+        owner.weight.new_zeros(1) * owner.weight.new_zeros(())
+    except RuntimeError as error:  # torch only stores some dtypes
+        raise Untreatable(f"a weight of {owner.weight.dtype} cannot be multiplied") from error
 
 
 def _treatments(scheme, site, args, selection, names):
@@ -366,6 +370,8 @@ def _head_bias_treatment(found, head_bias):
         raise Refused("head_bias needs a linear or convolution layer, and this model has none")
     if head.tensor("bias") is None:
         raise Refused(f"head_bias needs a bias in {head}, which has none")
+    if nn.parameter.is_lazy(head.tensor("bias")):
+        raise Refused(f"the bias of {head} is lazy: run the model once on a batch before head_bias")
     rule = head_bias_rule(head.layer, head_bias)
     return head.parameter("bias"), Treatment(rule, head, "bias")
 
@@ -467,12 +473,27 @@ def _join_roles(roles):
     return ", ".join(role for role in ROLES if role in roles)
 
 
+def _values(tensor):
+    "The entries of a tensor in float64; None if it has none, or none that are real numbers."
+    is_plain = type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+    if not is_plain or tensor.is_nested or tensor.is_meta or tensor.is_complex():
+        return None
+    tensor = tensor.detach()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    return tensor.double() if tensor.numel() else None
+
+
 def _row(name, tensor, roles, text):
     "One row of the table: a tensor, what was done to it, and its statistics if it has values."
-    row = dict(parameter=name, role=_join_roles(roles), shape=tuple(tensor.shape), rule=text)
-    if tensor.is_meta or not tensor.numel():
+    is_lazy = nn.parameter.is_lazy(tensor)
+    shape = None if is_lazy else tuple(tensor.shape)
+    row = dict(parameter=name, role=_join_roles(roles), shape=shape, rule=text)
+    values = None if is_lazy else _values(tensor)
+    if values is None:
         return row
-    values = tensor.detach().double()
     row["mean"] = values.mean().item()
     row["std"] = values.std(correction=0).item()
     row["min"] = values.min().item()

@@ -292,7 +292,8 @@ def _find_adapter(weight, parameters):
     of the down and the up matrix and whether they are stored (in, out); or None."""
     if not _holds_matrices(weight) or weight.ndim != 2:
         return None
-    names = [n for n, p in parameters.items() if _holds_matrices(p) and p.ndim == 2]
+    others = {n: p for n, p in parameters.items() if p is not weight}
+    names = [n for n, p in others.items() if _holds_matrices(p) and p.ndim == 2]
     candidates = []
     for down in names:
         for up in names:
@@ -328,8 +329,12 @@ def _split_module(name, module):
     for key, p in parameters.items():
         is_unknown |= "weight" in key and (nn.parameter.is_lazy(p) or p.ndim > 1)
     if is_unknown:
-        adapter = _find_adapter(parameters.get("weight"), parameters)
-        free = {} if adapter is None else {n: parameters[n] for n in adapter[:2]}
+        adapter = _find_adapter(parameters.get("weight"), parameters) or ()
+        free = {}
+        for key, p in parameters.items():
+            named = _roles_by_name(_FREE_NAMES, key) & {"lora_down", "lora_up"}
+            if key in adapter[:2] or named:
+                free[key] = p
         return [Site(name, module, owner=module)], free
     return [], parameters
 

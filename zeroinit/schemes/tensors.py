@@ -154,8 +154,8 @@ def check_plain(
         arguments = f"{path}, {key!r}"
         raise Untreatable(
             f"its {key} is computed by the hook torch.nn.utils.{norm}",
-            f"torch.nn.utils.remove_{norm}({arguments}) makes it plain and after initialize "
-            f"torch.nn.utils.parametrizations.{norm}({arguments}) puts the norm back, {rest}",
+            f"torch.nn.utils.remove_{norm}({arguments}) makes it plain, and after initialize, "
+            f"torch.nn.utils.parametrizations.{norm}({arguments}) puts the norm back; {rest}",
         )
     if parametrize.is_parametrized(layer, key):
         steps = ", ".join(type(step).__name__.lstrip("_") for step in layer.parametrizations[key])

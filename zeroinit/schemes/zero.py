@@ -251,4 +251,4 @@ def head_bias_rule(
     """A last bias of log(1/classes), which makes all classes equally likely (Schicho 2023, second
     repository)."""
     pick(head_bias, ["log_prior"], "head_bias")
-    return constant(-math.log(len(layer.bias)))
+    return constant(-math.log(max(len(layer.bias), 1)))

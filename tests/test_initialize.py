@@ -1,0 +1,320 @@
+"""Situations of real users, from public reports: what `initialize` must say and do in each."""
+
+import tempfile
+import warnings
+
+import pytest
+import torch
+import torch.nn as nn
+
+from zeroinit import initialize
+from zeroinit.basics.errors import Refused
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def rules(table):
+    return dict(zip(table.parameter, table.rule, strict=True))
+
+
+class Bare(nn.Linear):
+    """An adapter of bare parameters in a linear layer (SAPT 11, relora 18, litgpt 1229)."""
+
+    def __init__(self, names=("lora_A", "lora_B"), sizes=(16, 8)):
+        super().__init__(*sizes)
+        self.requires_grad_(False)
+        for name, shape in zip(names, [(2, sizes[0]), (sizes[1], 2)], strict=True):
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+
+
+class OwnWeight(nn.Module):
+    """The same in a module that is no linear layer."""
+
+    def __init__(self, out=8):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out, 16), requires_grad=False)
+        self.lora_A = nn.Parameter(torch.zeros(4, 16))
+        self.lora_B = nn.Parameter(torch.zeros(out, 4))
+
+
+@pytest.mark.parametrize(
+    "layer, down, up",
+    [
+        (Bare(), "lora_A", "lora_B"),
+        (Bare(("first", "second")), "first", "second"),
+        (OwnWeight(), "lora_A", "lora_B"),
+        (OwnWeight(out=4), "lora_A", "lora_B"),  # of a rank that is not low
+    ],
+)
+def test_bare_adapters_are_found(layer, down, up):
+    table = initialize(nn.Sequential(layer), "lora", generator())
+    treated = {n: rule for n, rule in rules(table).items() if rule != "left alone"}
+    assert list(treated) == [f"0.{down}", f"0.{up}"]
+    assert getattr(layer, down).any() and not getattr(layer, up).any()
+
+
+def test_a_role_that_only_a_name_gives_is_marked():
+    by_structure = initialize(nn.Sequential(Bare()), "lora")
+    assert "by_name" not in by_structure
+    by_name = initialize(nn.Sequential(OwnWeight(out=4)), "lora")
+    assert dict(zip(by_name.parameter, by_name.by_name, strict=True))["0.lora_A"] == "lora_down"
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+def test_the_old_norms_are_refused_with_the_line_that_converts_them(norm):
+    """hifi-gan 145, pytorch 20192"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.Sequential(getattr(nn.utils, norm)(nn.Conv1d(8, 16, 3)), nn.Flatten())
+    with pytest.raises(Refused) as error:
+        initialize(model, "kaiming_normal")
+    line = f"torch.nn.utils.remove_{norm}(model.get_submodule('0'), 'weight')"
+    back = f"torch.nn.utils.parametrizations.{norm}(model.get_submodule('0'), 'weight')"
+    assert line in str(error.value) and back in str(error.value)
+    exec(line, dict(torch=torch, model=model))
+    initialize(model, "kaiming_normal", generator())
+    before = model[0].weight.detach().clone()
+    exec(back, dict(torch=torch, model=model))
+    if norm == "weight_norm":
+        torch.testing.assert_close(model[0].weight.detach(), before)
+
+
+def test_a_model_without_parameters_is_called_that():
+    """pytorch 72580"""
+
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = [nn.Linear(8, 16), nn.Linear(16, 4)]
+
+    with pytest.raises(Refused, match="no parameters at all; layers in a plain list"):
+        initialize(Listed(), "zero")
+
+
+@pytest.mark.parametrize(
+    "scheme, arguments, std",
+    [
+        ("kaiming_normal", dict(mode="fan_out"), 2**0.5 / 24),
+        ("kaiming_normal", dict(mode="fan_out", groups="per_output"), 2**0.5 / 3),
+        ("kaiming_uniform", dict(mode="fan_out", groups="per_output"), 2**0.5 / 3),
+        ("xavier_normal", dict(groups="per_output"), 1 / 3),
+        ("orthogonal", dict(groups="per_output"), 1 / 3),
+    ],
+)
+def test_groups_count_as_torch_counts_or_as_they_are(scheme, arguments, std):
+    """pytorch 23854, pytorch-image-models 84"""
+    model = nn.Sequential(nn.Conv2d(64, 64, 3, groups=64))
+    initialize(model, scheme, generator(), **arguments)
+    assert model[0].weight.std().item() == pytest.approx(std, rel=0.1)
+
+
+def test_depthwise_layers_keep_the_scale_with_per_output():
+    layers = [nn.Conv2d(3, 64, 3, padding=1), nn.ReLU()]
+    for _ in range(6):
+        layers += [nn.Conv2d(64, 64, 3, padding=1, groups=64), nn.ReLU()]
+        layers += [nn.Conv2d(64, 64, 1), nn.ReLU()]
+    model = nn.Sequential(*layers)
+    x = torch.randn(16, 3, 12, 12, generator=generator())
+    sizes = {}
+    for groups in ("torch", "per_output"):
+        initialize(model, "kaiming_normal", generator(), mode="fan_out", groups=groups)
+        sizes[groups] = model(x).std().item()
+    assert sizes["torch"] < 1e-4 < 0.05 < sizes["per_output"]
+
+
+def test_the_scale_of_a_norm_is_no_layer_scale():
+    """transformers 143, ChatTTS 732"""
+
+    class Norm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gamma, self.beta = nn.Parameter(torch.ones(16)), nn.Parameter(torch.zeros(16))
+
+        def forward(self, x):
+            return self.gamma * (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True) + self.beta
+
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gamma = nn.Parameter(torch.ones(16))
+
+        def forward(self, x):
+            return self.gamma * x
+
+    table = initialize(nn.Sequential(nn.Linear(8, 16), Norm(), Scale()), "layerscale")
+    treated = [name for name, rule in rules(table).items() if rule != "left alone"]
+    assert treated == ["2.gamma"]
+
+
+@pytest.mark.parametrize("scheme", ["bias_normal", "fixup", "lsuv", "zero_head", "orthogonal"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_lazy_layers(scheme, strict):
+    """pytorch 125861"""
+    model = nn.Sequential(nn.LazyConv2d(8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4))
+    batch = torch.randn(4, 3, 8, 8) if scheme == "lsuv" else None
+    try:
+        table = initialize(model, scheme, batch=batch, strict=strict)
+    except Refused as error:
+        assert "run the model once on a batch first" in str(error)
+    else:
+        assert not strict and "3" in table.untreated
+    model(torch.randn(4, 3, 8, 8))
+    initialize(model, "bias_normal")
+
+
+@pytest.mark.parametrize("scheme", ["zero", "default", "bias_normal", "orthogonal", "zero_head"])
+def test_nothing_is_written_on_the_meta_device(scheme):
+    """pytorch 104187, Modalities 357"""
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    with pytest.raises(Refused, match=r"layer \d \(Linear\): it is on the meta device"):
+        initialize(model, scheme)
+    assert len(initialize(model, scheme, strict=False).untreated) >= 1
+
+
+@pytest.mark.parametrize("scheme", ["default", "kaiming_normal", "orthogonal", "bias_normal"])
+def test_complex_weights_are_refused(scheme):
+    """pytorch 46374"""
+    model = nn.Sequential(nn.Linear(16, 64, dtype=torch.cfloat))
+    before = model[0].weight.detach().clone()
+    with pytest.raises(Refused, match=r"layer 0 \(Linear\): its weight is complex"):
+        initialize(model, scheme)
+    assert torch.equal(model[0].weight, before)
+
+
+def test_default_is_torchs_own_for_attention():
+    """pytorch 166378"""
+    for sizes in ({}, dict(kdim=40, vdim=500)):
+        torch.manual_seed(0)
+        attention = nn.MultiheadAttention(64, 4, **sizes)
+        own = {name: p.detach().clone() for name, p in attention.named_parameters()}
+        initialize(attention, "default", generator())
+        for name, p in attention.named_parameters():
+            assert p.std().item() == pytest.approx(own[name].std().item(), rel=0.05), name
+            if own[name].any():
+                assert p.abs().max().item() == pytest.approx(
+                    own[name].abs().max().item(), rel=0.05
+                ), name
+    fused = nn.Sequential()
+    fused.add_module("qkv", nn.Linear(64, 192))
+    own = fused.qkv.weight.detach().clone()
+    initialize(fused, "default", generator(), only="query")
+    assert torch.equal(fused.qkv.weight[64:], own[64:])
+    assert fused.qkv.weight[:64].std().item() == pytest.approx(own.std().item(), rel=0.05)
+
+
+def test_recurrent_layers_are_treated():
+    """pytorch 750, 20102, allennlp 200"""
+    for kind, gates in ((nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)):
+        model = nn.Sequential(kind(16, 32, 2, bidirectional=True))
+        own = {name: p.std().item() for name, p in model.named_parameters()}
+        initialize(model, "default", generator())
+        for name, p in model.named_parameters():
+            assert p.std().item() == pytest.approx(own[name], rel=0.25), name
+
+        initialize(model, "orthogonal", generator())
+        for gate in model[0].weight_hh_l1_reverse.chunk(gates):
+            torch.testing.assert_close(gate @ gate.T, torch.eye(32))
+        assert not model[0].bias_ih_l0.any() and not model[0].bias_hh_l0.any()
+
+        table = initialize(model, "bias_normal", generator(), std=2.0)
+        assert not model[0].weight_ih_l0.any() and not model[0].bias_hh_l0.any()
+        assert model[0].bias_ih_l0.std().item() == pytest.approx(2.0, rel=0.4)
+        assert table.untreated == {}
+
+
+def test_the_forget_gates_bias_is_an_argument():
+    model = nn.Sequential(nn.LSTM(16, 32, 2), nn.LSTMCell(32, 8))
+    initialize(model, "orthogonal", generator(), forget_bias=1.0)
+    for layer, keys in ((model[0], ("bias_ih_l0", "bias_ih_l1")), (model[1], ("bias_ih",))):
+        for key in keys:
+            _, forget, _, _ = getattr(layer, key).chunk(4)
+            assert forget.tolist() == [1.0] * len(forget)
+            assert getattr(layer, key).sum().item() == len(forget)
+    with pytest.raises(Refused, match="forget_bias needs an LSTM"):
+        initialize(nn.GRU(2, 2), "zero", forget_bias=1.0)
+
+
+class Language(nn.Module):
+    """A head that is tied to the embedding (Modalities PR 456, fastai PR 2090)."""
+
+    def __init__(self, by_data):
+        super().__init__()
+        self.wte, self.mix = nn.Embedding(50, 32), nn.Linear(32, 32)
+        self.lm_head = nn.Linear(32, 50, bias=False)
+        if by_data:
+            self.lm_head.weight.data = self.wte.weight.data
+        else:
+            self.lm_head.weight = self.wte.weight
+
+
+@pytest.mark.parametrize("by_data", [False, True])
+def test_tied_tensors_are_marked_with_the_other_name(by_data):
+    model = Language(by_data)
+    table = initialize(model, "zero_head").set_index("parameter")
+    assert table.tied["wte.weight"] == "lm_head.weight"
+    assert (table.rule["wte.weight"], table.zero_share["wte.weight"]) == ("0", 1.0)
+    assert "head" in table.role["wte.weight"]
+    assert not model.wte.weight.any()
+
+
+def test_distributed_tensors_are_refused():
+    """torchtitan 3106, llm-foundry PR 1820"""
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        pytest.skip("this torch has no gloo")
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"file://{folder}/store"
+        distributed.init_process_group("gloo", init_method=file, rank=0, world_size=1)
+        try:
+            mesh = init_device_mesh("cpu", (1,))
+            model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
+            sharded = distribute_tensor(model[0].weight.data, mesh, [Shard(0)])
+            model[0].weight = nn.Parameter(sharded)
+            with pytest.raises(Refused, match="its weight is a DTensor, of which each process"):
+                initialize(model, "orthogonal")
+            table = initialize(model, "zero", strict=False)
+            assert list(table.untreated) == ["0"] and not model[1].weight.any()
+        finally:
+            distributed.destroy_process_group()
+
+
+def test_a_bias_is_given_where_it_is_asked_for():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Flatten())
+    with pytest.raises(Refused, match="add_bias=True gives it one, and strict=False"):
+        initialize(model, "bias_normal")
+    assert model[0].bias is None
+    table = initialize(model, "bias_normal", generator(), add_bias=True)
+    assert rules(table)["0.bias"] == "N(0, 1²), new"
+    assert model[0].bias.shape == (8,) and model[0].bias.requires_grad
+    assert table.untreated == {}
+    model(torch.randn(2, 3, 8, 8)).sum().backward()
+    assert model[0].bias.grad is not None
+
+
+def test_a_table_says_how_many_layers_were_not_treated():
+    model = nn.Sequential(*[nn.Conv2d(3, 3, 1, bias=False) for _ in range(5)], nn.Linear(3, 2))
+    table = initialize(model, "bias_normal", strict=False)
+    assert list(table.untreated) == ["0", "1", "2", "3", "4"]
+    assert table.note.startswith("5 of 6 layers were not treated and stayed as they were, because")
+    assert table.note in repr(table)
+
+
+@pytest.mark.parametrize(
+    "dtype, arguments",
+    [(torch.float16, dict(std=1e6)), (torch.float32, dict(std=1e300)), (torch.bfloat16, {})],
+)
+def test_a_dtype_that_cannot_hold_the_numbers_is_refused(dtype, arguments):
+    model = nn.Sequential(nn.Linear(4, 4)).to(dtype)
+    before = model[0].bias.detach().clone()
+    if arguments:
+        with pytest.raises(Refused, match=r"layer 0 \(Linear\): "):
+            initialize(model, "bias_normal", **arguments)
+        assert torch.equal(model[0].bias, before)
+    else:
+        initialize(model, "bias_normal")
