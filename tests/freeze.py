@@ -623,7 +623,7 @@ def plans():
     for suite in use("SUITES"):
         rows = use("plan")(suite)
         for row in rows:
-            row.pop("minutes"), row.pop("gib")
+            row.pop("minutes"), row.pop("gib"), row.pop("gpu_hours", None)
         for number, row in enumerate(rows):
             hashes[f"plan/{suite}/{number:02}/values"] = digest(row)
     return hashes

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from ..basics.errors import Refused, pick
 from ..basics.files import at_root, ensure_writable
 from ..experiments.config import Experiment
+from ..experiments.costs import gpu_hours
 from ..experiments.locks import is_locked
 from zeroinit.experiments.records import (
     cpu_name,
@@ -172,8 +173,9 @@ def plan_suite(
     """What a suite consists of, what is done, and what the rest takes.
 
     Returns dicts with dataset, model, scheme, protocol and epochs; runs and done, their numbers;
-    missing_seeds, as text; minutes for the missing runs (None: not measured yet); and gib of memory
-    for a run (None: not measured yet, "-": nothing is missing).
+    missing_seeds, as text; minutes for the missing runs on this machine (None: not measured yet);
+    gib of memory for a run (None: not measured yet); and gpu_hours of the missing runs on a CUDA
+    GPU (see `costs.gpu_hours`; None: not known). "-": nothing is missing.
     """
     results_root = at_root(results_root)
     estimator = CostEstimator(results_root)
@@ -201,8 +203,11 @@ def _plan_row(experiment, seeds, results_root, estimator):
         missing_seeds="-",
         minutes=0.0,
         gib="-",
+        gpu_hours="-",
     )
     if missing:
+        hours = gpu_hours(experiment)
+        row["gpu_hours"] = None if hours is None else round(hours * len(missing), 2)
         s_per_epoch = estimator.seconds(experiment)
         row["missing_seeds"] = " ".join(map(str, missing))
         row["minutes"] = None
