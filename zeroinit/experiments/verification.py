@@ -29,6 +29,8 @@ EQUAL = "equal to the digit"
 ROUNDING = "equal within rounding"
 DIFFERENT = "different"
 BEGIN_TOLERANCE = 1e-3  # relative
+# of the environment: what changes rounding
+_MATTERS = ("device", "cpu_capability", "threads", "torch", "zeroinit")
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,12 @@ def compare_records(
         return Comparison(EQUAL)
     first, second = (r["history"][:epochs][-1]["test_acc"] for r in (record, again))
     begin = begin_difference(record, again)
-    detail = (
-        f"test accuracy {second:.4f}, and {first:.4f} in the record; "
-        f"the first gradients differ by a relative {begin:.0e}"
-    )
+    detail = f"test accuracy {second:.4f}, and {first:.4f} in the record; the first gradients "
+    detail += f"differ by a relative {begin:.0e}" if begin else "are the same"
+    for name in _MATTERS:
+        there, here = record["env"].get(name), again["env"].get(name)
+        if there != here:
+            detail += f"; {name} {there} there, {here} here"
     # the standard error of a difference of two accuracies, and one image more
     variance = (first * (1 - first) + second * (1 - second)) / test_images
     ends_alike = abs(first - second) <= 3 * math.sqrt(variance) + 1 / test_images
