@@ -21,7 +21,7 @@ from browser import CHROMIUM, open_chromium
 
 import zeroinit
 from zeroinit.data import batches
-from zeroinit.publish.site import notebook_heading
+from zeroinit.publish.site import N_SHOWN_ROWS, notebook_heading
 
 pytestmark = pytest.mark.slow
 
@@ -237,6 +237,18 @@ def test_pictures_lead_to_their_full_size(site, read):
         assert len(links) == len(read[name].alts), name
     assert 'href="images/fig_forest.svg"><img' in (site / "gallery.html").read_text()
     assert [link for link in read["index.html"].links if "/blob/main/images/" in link] == []
+
+
+def test_long_tables_are_folded(site, read):
+    assert "explorer.html#evidence" in read["index.html"].links
+    for name in ("fig_evidence", "fig_forest"):
+        page = (site / f"nbs/figures/{name}.html").read_text()
+        article = page.partition("<article")[2].partition("</article>")[0]
+        assert article.count("<details") == article.count("</details>")
+        in_sight = re.sub(r"<details.*?</details>", "", article, flags=re.S)
+        for table in re.findall(r"<table.*?</table>", in_sight, re.S):
+            assert table.count("<tr") <= 1 + N_SHOWN_ROWS
+    assert re.search(r"<summary>A table of \d+ rows</summary>", page)
 
 
 def test_formulas_are_drawn(site, read):

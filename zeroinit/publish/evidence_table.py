@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIGNS', 'cell_text', 'cell_words', 'map_columns', 'map_table', 'map_legend', 'map_style', 'seed_ranges',
-           'experiment_records', 'cell_lists']
+           'experiment_records']
 
 # %% ../../nbs/publish/01_evidence_table.ipynb #7088bde5
 import html
@@ -151,7 +151,6 @@ _MAP_LAYOUT = """\
 .words { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; padding: 0; }
 .words { font-size: .8rem; margin: .5rem 0; }
 .words b { padding: 0 .35rem; font-weight: 600; }
-details.cells { margin: .3rem 0; }
 """
 
 
@@ -168,7 +167,7 @@ def _color_rule(name, color):
 
 
 def map_style() -> str:  # CSS
-    "Return the style of the map, its legend and its lists."
+    "Return the style of the map and its legend."
     rules = [_color_rule(_css_class(word), color) for word, color in WORD_COLORS.items()]
     for so_far in ("holds", "fails", "open"):
         rules.append(_color_rule(_css_class("short", so_far), cell_color("short", so_far)))
@@ -217,30 +216,3 @@ def experiment_records(
         ]
         entries[experiment_hash] = dict(folder=folders[experiment_hash], made=rows)
     return entries
-
-# %% ../../nbs/publish/01_evidence_table.ipynb #585ba8b0
-def _count_words(cells):
-    "Return how many cells have each word, as 'holds 3, open 1'."
-    counts = Counter(cells["word"])
-    return ", ".join(f"{word} {counts[word]}" for word in WORDS if counts[word])
-
-
-def cell_lists(
-    cells,  # frame of `evidence_cells`
-) -> str:  # HTML
-    "Return a folded table for each claim: its cells by both protocols, with their numbers."
-    parts = []
-    for claim, of_claim in cells.groupby("claim", sort=False):
-        clean = of_claim[of_claim["protocol"] == "clean"]
-        heading = f"<b>{claim}</b> {html.escape(CLAIMS[claim].statement)}"
-        summary = f"<summary>{heading}: {_count_words(clean)}</summary>"
-        names = ("setting", "part", "protocol", "word", "numbers")
-        head = "".join(f"<th>{name}</th>" for name in names)
-        rows = []
-        for cell in of_claim.itertuples():
-            values = (cell.setting, cell.variant, cell.protocol, cell_words(cell), cell.detail)
-            rows.append("".join(f"<td>{html.escape(value)}</td>" for value in values))
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        parts.append(f'<details class="cells">{summary}{table}</details>')
-    return "\n".join(parts)

@@ -202,7 +202,7 @@ def _series_names(group):
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00015
 def _length_order(length):
-    "Return what a length is sorted by: the full length, then others by epochs, the user's own last."
+    "Return what a length is sorted by: the full length, others by epochs, the user's own last."
     if length == FULL_LENGTH:
         return "0"
     is_own = length.startswith("own runs")
@@ -266,7 +266,8 @@ def experiment_table(
     A frame with a row for each experiment in each group that shows it: the columns PICKS, `runs`
     (the group in words), `hash`, `key` (of the scheme), `series` (the experiment's name), `color`,
     `dash` (index into DASHES), `place` (of the series among all), `opened` (whether the page shows
-    the series at first), `n` (seeds), `planned` (seeds), `diverged` (seeds), and `mean` and `half_width` of the score.
+    the series at first), `n` (seeds), `planned` (seeds), `diverged` (seeds), and `mean` and
+    `half_width` of the score.
     """
     suites_of, seeds_of = _planned()
     frame = to_frame(found)
