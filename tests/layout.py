@@ -6,8 +6,10 @@ The code of each notebook is executed in this process, in a folder that is a che
 figures that a cell leaves open are looked at and closed. A line is printed for what is wrong.
 """
 
+import os
 import sys
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 
 SMALLEST_SHARE = 0.2  # of the figure, divided by the number of panels side by side
@@ -72,7 +74,8 @@ def check_notebook(path):
     names = {"__name__": "__main__", "display": lambda *_: None}
     found = []
     for cell in cells(Path(path)):
-        exec(compile(cell, str(path), "exec"), names)
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            exec(compile(cell, str(path), "exec"), names)
         for number in plt.get_fignums():
             found += layout_problems(plt.figure(number))
         plt.close("all")
