@@ -139,7 +139,7 @@ def drop_external_resources(
     return re.sub(r"<script\b[^>]*\bsrc=[\"']?(?:https?:)?//[^>]*>\s*</script>", "", text)
 
 # %% ../../nbs/publish/03_site.ipynb #dbc2c40d
-N_SHOWN_ROWS = 12  # of a table that is not folded
+N_SHOWN_ROWS = 15  # of a table that is not folded
 
 
 def _folded(table, n_rows):
