@@ -301,7 +301,9 @@ def test_a_table_says_how_many_layers_were_not_treated():
     model = nn.Sequential(*[nn.Conv2d(3, 3, 1, bias=False) for _ in range(5)], nn.Linear(3, 2))
     table = initialize(model, "bias_normal", strict=False)
     assert list(table.untreated) == ["0", "1", "2", "3", "4"]
-    assert table.note.startswith("5 of 6 layers were not treated and stayed as they were, because")
+    assert table.note.startswith(
+        "5 of 6 layers were not treated and stayed as they were. The reason: "
+    )
     assert table.note in repr(table)
 
 

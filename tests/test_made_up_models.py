@@ -234,7 +234,9 @@ def row_is_true(row, held):
     """Whether a row of the table says what a tensor holds."""
     sizes = (held.mean(), held.std(correction=0), held.min(), held.max())
     told = (row["mean"], row["std"], row["min"], row["max"])
-    return all(abs(size.item() - t) <= 1e-12 * (1 + abs(t)) for size, t in zip(sizes, told, strict=True))
+    return all(
+        abs(size.item() - t) <= 1e-12 * (1 + abs(t)) for size, t in zip(sizes, told, strict=True)
+    )
 
 
 def check_refusal(error, model, before):

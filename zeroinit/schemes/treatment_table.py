@@ -41,14 +41,15 @@ class TreatmentTable(Table):
         if not self.untreated:
             return ""
         count = len(self.untreated)
-        reasons = Counter(self.untreated.values()).most_common()
-        texts = [f"{n} because {reason}" for reason, n in reasons]
-        if len(reasons) == 1:
-            texts = [f"because {reasons[0][0]}"]
         fate = "were not treated and stayed as they were"
         if count == 1:
             fate = "was not treated and stayed as it was"
-        return f"{count} of {self.layer_count} layers {fate}, {', '.join(texts)}."
+        reasons = Counter(self.untreated.values()).most_common()
+        if len(reasons) == 1:
+            why = f"The reason: {reasons[0][0]}"
+        else:
+            why = "The reasons: " + "; ".join(f"{reason} ({n})" for reason, n in reasons)
+        return f"{count} of {self.layer_count} layers {fate}. {why}."
 
     def __repr__(self):
         return "\n\n".join(part for part in (super().__repr__(), self.note) if part)
