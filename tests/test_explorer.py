@@ -188,7 +188,9 @@ def test_own_runs_are_apart(opened, tmp_path):
 
     root = tmp_path / "results"
     settings = dict(model="fnn", dataset="mnist", protocol="clean", metric="last")
-    found = records(TOP / "results", scheme="default", reshuffle=True, shared_init=False, **settings)
+    found = records(
+        TOP / "results", scheme="default", reshuffle=True, shared_init=False, **settings
+    )
     for record in found[:2]:
         changes = ({}, dict(lr=0.01), dict(epochs=3))
         for change in changes:
