@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .inputs import Inputs, list_tensors
-from .trace import ModuleTrace, ModuleWatcher, Trace, rounding_share
+from .trace import ModuleWatcher, Trace, rounding_share
 from ..schemes.branches import AutogradGraph
 from ..schemes.layers import LAYERS, is_kind
 

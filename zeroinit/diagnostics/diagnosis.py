@@ -144,8 +144,9 @@ def _headline(findings):
         reason = f"{len(missing)} of {len(trainable)} layers stay without a gradient in {updates}"
     elif findings.trace.unregistered:
         answer = "learns in part"
-        count = _count(len(findings.trace.unregistered), "tensor")
-        reason = f"{count} of the forward pass are not in parameters()"
+        number = len(findings.trace.unregistered)
+        verb = "is" if number == 1 else "are"
+        reason = f"{_count(number, 'tensor')} of the forward pass {verb} not in parameters()"
     elif len(findings.moving()) < len(trainable):
         answer = "learns in part"
         count = len(trainable) - len(findings.moving())
@@ -153,8 +154,7 @@ def _headline(findings):
     else:
         answer = "learns"
         last = max((findings.wakes[name] for name in waking), default=0)
-        layers = "the layer has" if len(trainable) == 1 else f"all {len(trainable)} layers have"
-        reason = f"{layers} a gradient by update {last}"
+        reason = f"all {len(trainable)} layers have a gradient by update {last}"
     if findings.rounding:
         answer += f", {len(findings.rounding)} of {len(waking)} layers by rounding alone"
     return f"{answer}: {reason}"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROUNDING_RATIO', 'OPTIMIZER_CLASSES', 'GAIN_SHARE', 'FURTHER_PRODUCTS', 'TracedLayer', 'traced_layers',
            'unregistered_tensors', 'to_float64_', 'ModuleTrace', 'ModuleWatcher', 'activation_rank', 'Trace',
-           'features_first', 'make_optimizer', 'relative_change', 'rounding_share', 'Snapshot', 'take_snapshot',
+           'features_first', 'build_optimizer', 'relative_change', 'rounding_share', 'Snapshot', 'take_snapshot',
            'progress', 'random_state', 'set_random_state', 'StepFailed', 'train_and_trace']
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #657f7511
@@ -497,7 +497,7 @@ OPTIMIZER_CLASSES = _torch_optimizers()  # "adam", "adamw", "sgd", ... -> class
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
 
-def make_optimizer(
+def build_optimizer(
     optimizer,  # name, class, an optimizer to take the settings of, or function(parameters, lr=)
     parameters: list,  # to train
     lr: float,  # learning rate
@@ -712,7 +712,7 @@ class _Training:
         self.inputs = inputs
         self.loss = loss
         is_dense = not any(getattr(module, "sparse", False) for module in model.modules())
-        self.optimizer = make_optimizer(optimizer, parameters, lr, fused=is_dense)
+        self.optimizer = build_optimizer(optimizer, parameters, lr, fused=is_dense)
         self.trace = Trace(traced_layers(model), optimizer=self.optimizer)
         self.watcher = ModuleWatcher(model)
         self.random_state = random_state(model)
@@ -820,7 +820,7 @@ def train_and_trace(
     x: Tensor | Inputs,  # an input
     loss: Callable,  # of an output
     steps: int,  # updates
-    optimizer,  # see `make_optimizer`
+    optimizer,  # see `build_optimizer`
     lr: float,  # learning rate
     reference: Trace = None,  # of the model in a coarser precision: do not follow its rounding
     patience: int = 0,  # further updates at most, if it is not seen whether the loss falls
