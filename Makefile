@@ -45,8 +45,10 @@ prepare: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 	$(BIN)/python -c 'from zeroinit.experiments.suites import write_compared_schemes; write_compared_schemes()'
 
+# JupyterLab refuses to run as root, as in a container, unless it is told that this is meant
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 lab: dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs $(AS_ROOT)
 
 docs: dev # the site, in _docs/html
 	$(BIN)/python -c 'from zeroinit.publish.site import write_pages; write_pages("_docs")'

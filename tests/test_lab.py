@@ -57,7 +57,7 @@ def bare(tmp_path_factory):
 
 
 def record_paths():
-    return {path for path in lab.TOP.rglob("*.json") if "results" in path.parts}
+    return {p for p in lab.TOP.rglob("*.json") if {"results", "runs"} & set(p.parts)}
 
 
 def test_notebooks_run_and_are_photographed(tmp_path):

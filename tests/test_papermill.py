@@ -44,11 +44,14 @@ def options(**parameters):
 def test_subprocess_and_values_reach_the_record(tree, call, tmp_path):
     before, notebook = executed_notebooks(tree), digest(tree / NOTEBOOK)
     more = options(seed=3, lr="5e-3", results_root=tmp_path / "results")
-    call("papermill", NOTEBOOK, *FAST, *more, "-y", "{init_args: {std: 0.5}}")
+    done = call("papermill", NOTEBOOK, *FAST, *more, "-y", "{init_args: {std: 0.5}}")
     record = record_in(tmp_path)
     expected = dict(model="fnn", dataset="digits", epochs=1, lr=5e-3, init_args={"std": 0.5})
     assert {name: record["config"][name] for name in expected} == expected
     assert record["seed"] == 3 and record["status"] == "done"
+
+    path = next((tmp_path / "results").rglob("seed3.json"))
+    assert f"{path}: test accuracy {record['history'][-1]['test_acc']:.4f}, trained in" in done.stdout
 
     (executed,) = executed_notebooks(tree) - before
     cells = json.loads(executed.read_text())["cells"]
@@ -84,8 +87,21 @@ def test_terminal(tree, tmp_path):
         printed += chunk
     assert child.wait(timeout=120) == 0, printed.decode()
     assert b"executed notebook: .runs/" in printed
+    assert b": epoch 1/1, 100% of it |" in printed  # the bar
+    assert b"Executing:" not in printed  # papermill's own
     assert record_in(tmp_path)["status"] == "done"
     assert len(executed_notebooks(tree) - before) == 1
+
+
+def test_own_runs_go_to_a_folder_that_git_ignores(tree, call):
+    status = ["git", "status", "--porcelain"]
+    before = call(*status).stdout
+    first = call("papermill", NOTEBOOK, *FAST, *options(seed=7))
+    (path,) = (tree / "runs").rglob("seed7.json")
+    assert f"{path.relative_to(tree)}: test accuracy" in first.stdout
+    assert call(*status).stdout == before
+    again = call("papermill", NOTEBOOK, *FAST, *options(seed=7))
+    assert "this record existed, so nothing was trained" in again.stdout
 
 
 def test_python_dash_m(tree, call, tmp_path):
@@ -123,6 +139,11 @@ def test_other_notebooks_are_left_alone(tree, call, tmp_path):
         ),
         (dict(epoch=2), "unknown parameter 'epoch' (did you mean epochs?)"),
         (dict(epochs=0), "epochs must be 1 or more, not 0"),
+        (
+            dict(model="torchvision:resnet18"),
+            "this can be run: papermill nbs/run_experiment.ipynb -p model torchvision:resnet18 "
+            "-p init zero_head",
+        ),
         (dict(dataset="nothing.npz"), "there is no file nothing.npz"),
         (dict(results_root="/proc/results"), "could not write in /proc/results"),
     ],
@@ -135,6 +156,7 @@ def test_mistakes_cost_one_sentence_before_training(wrong, sentence, call, tmp_p
     assert done.returncode == 1
     line = last_line(done.stderr)
     assert sentence in line and line.startswith("Refused: "), done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("seed*.json"))
 
 
