@@ -704,3 +704,20 @@ def test_the_model_and_its_gradients_stay_as_they_are():
     assert torch.equal(torch.get_rng_state(), state)
     for old, parameter in zip(before, model.parameters(), strict=True):
         assert torch.equal(old, parameter) and parameter.grad is None
+
+
+class ScaledLayer(nn.Module):
+    """A linear layer whose output is multiplied by a scalar parameter, as Fixup adds them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.scale * self.layer(x)
+
+
+def test_a_scalar_parameter_has_no_neurons_to_compare():
+    verdict = diagnose(ScaledLayer(), None, (torch.randn(16, 6), torch.arange(16) % 3)).verdict
+    assert verdict[0].startswith("learns"), verdict

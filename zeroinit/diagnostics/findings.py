@@ -336,7 +336,8 @@ class Findings:
         "Layers of several neurons that wake, and whose neurons are all the same."
         found = []
         for layer in self.trace.layers:
-            is_single = len(features_first(layer, layer.value("weight"))) == 1
+            weight = features_first(layer, layer.value("weight"))
+            is_single = weight.ndim == 0 or len(weight) == 1
             if self.wakes[layer.name] and self.distinct.get(layer.name) == 1 and not is_single:
                 found.append(layer.name)
         return found

@@ -118,7 +118,7 @@ def _linear_baselines(runs, **changes):
 @suite("S6")
 def schicho_resnet50():
     """Schicho (2023), figure 11: the ResNet-50 on CIFAR-10 as its code did, as claimed, and with
-    random shifts; for a CUDA machine."""
+    random shifts."""
     runs = _runs_in_both_protocols(
         range(5),
         _RESNET_SCHEMES,
@@ -263,8 +263,7 @@ _TRANSIENT = dict(init="transient_noise")
 @suite("J2 J3 J4")
 def seo_mixed():
     """Seo (2025), CIFAR-10 files: first feed-forward layers and head of the Mixer and the ViT at
-    zero, head of the ResNet at zero, beside default; as published and clean; for a CUDA
-    machine."""
+    zero, head of the ResNet at zero, beside default; as published and clean."""
     runs = []
     for model, scheme in (
         ("bottleneck_resnet", _ZERO_HEAD),
@@ -280,7 +279,7 @@ def seo_mixed():
 def seo_tiny_imagenet():
     """Seo (2025), Tiny ImageNet files: Mixer and ViT with second feed-forward layers at zero, the
     Mixer of constants with transient noise, with norms at zero too, and default; as published and
-    clean; for a CUDA machine."""
+    clean."""
     constants = [_TRANSIENT, dict(_TRANSIENT, init_args=dict(zero_norm=True))]
     vit_rows = [_DEFAULT, _ZERO_FFN_OUT]
     mixer_rows = [*vit_rows, *constants]
@@ -297,8 +296,8 @@ _REDUCED = dict(
 # %% ../../nbs/experiments/05_suites.ipynb #ef84080f
 @suite("S1 S2 S3 S6 J3 J4 J5")
 def reduced_cifar():
-    """The large models of both works on 2,000 CIFAR-10 images for three epochs, batches of 16: what
-    a CPU can carry, and no more."""
+    """The large models of both works on 2,000 CIFAR-10 images for three epochs, batches of 16: small
+    enough for a CPU."""
     in_bf16 = dict(_REDUCED, precision="bf16")
     seo_schemes = [_DEFAULT, _ZERO_FFN_IN, _ZERO_FFN_OUT, _TRANSIENT]
     without_uniform = [r for r in _RESNET_SCHEMES if r["init"] != "published_resnet50_uniform"]
@@ -381,7 +380,7 @@ def _schemes_of(model):
 @suite(name="schemes")
 def every_scheme():
     """Every scheme of the library on the fully connected network, the ResNet of 14 layers and the
-    ViT: 5,000 images, 5 epochs, batches of 50; the ViT needs a CUDA machine."""
+    ViT: 5,000 images, 5 epochs, batches of 50; the ViT is slow on a CPU."""
     common = dict(train_size=5000, eval_size=1000, epochs=5, batch_size=50, probe_steps=0)
     runs = []
     for model, settings in _COMPARED_ON.items():

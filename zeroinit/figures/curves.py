@@ -106,7 +106,7 @@ def _explain_curves(frame, any_published):
     else:
         parts = ["line: the one seed, with its last value"]
     if any_published:
-        parts.append("diamonds were read off the work's plots")
+        parts.append("diamonds were read off the work's plots; a bar is the band of such a plot")
     if (frame["protocol"] == "published").any():
         parts.append("published protocol: as in the author's code, flaws included")
         if (frame["protocol"] == "clean").any():
@@ -130,7 +130,7 @@ def _draw_protocol(ax, groups, protocol, chance, guess):
             _draw_published(ax, table, group.key, shift=0.2 * i)
             any_published = any_published or len(table) > 0
     if any_published:
-        label = "published value, bar: its interval"
+        label = "published value"
         ax.plot([], [], "D", ms=6, color="white", mec="black", mew=0.8, label=label)
     if min(group.runs["test_acc"].min() for group in groups) < 2 * chance:
         label = f"chance ({guess}): {chance:.3f}"
