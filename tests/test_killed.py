@@ -17,7 +17,8 @@ import pytest
 RUN = """
 import sys, torch
 torch.set_num_threads(1)
-from zeroinit.experiments.runner import resolve, run
+from zeroinit.experiments.resolve import resolve
+from zeroinit.experiments.runner import run
 run(resolve(dataset="digits", epochs=30), results_root=sys.argv[1], device="cpu")
 """
 LIMIT_FILES = """

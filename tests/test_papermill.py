@@ -51,7 +51,8 @@ def test_subprocess_and_values_reach_the_record(tree, call, tmp_path):
     assert record["seed"] == 3 and record["status"] == "done"
 
     path = next((tmp_path / "results").rglob("seed3.json"))
-    assert f"{path}: test accuracy {record['history'][-1]['test_acc']:.4f}, trained in" in done.stdout
+    score = f"test accuracy {record['history'][-1]['test_acc']:.4f}"
+    assert f"{path}: {score}, trained in" in done.stdout
 
     (executed,) = executed_notebooks(tree) - before
     cells = json.loads(executed.read_text())["cells"]

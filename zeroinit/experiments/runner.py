@@ -43,7 +43,6 @@ from zeroinit.experiments.resolve import (
     image_shape,
     load_dataset,
     recipe_of,
-    resolve,
 )
 from ..models.networks import build
 from ..schemes.initialization import initialize
