@@ -296,8 +296,8 @@ _REDUCED = dict(
 # %% ../../nbs/experiments/05_suites.ipynb #ef84080f
 @suite("S1 S2 S3 S6 J3 J4 J5")
 def reduced_cifar():
-    """The large models of both works on 2,000 CIFAR-10 images for three epochs, batches of 16: small
-    enough for a CPU."""
+    """The large models of both works on 2,000 CIFAR-10 images for three epochs, batches of 16:
+    small enough for a CPU."""
     in_bf16 = dict(_REDUCED, precision="bf16")
     seo_schemes = [_DEFAULT, _ZERO_FFN_IN, _ZERO_FFN_OUT, _TRANSIENT]
     without_uniform = [r for r in _RESNET_SCHEMES if r["init"] != "published_resnet50_uniform"]
