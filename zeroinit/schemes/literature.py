@@ -116,7 +116,7 @@ def xavier_normal(
     return _xavier(layer, nn.init.xavier_normal_, "normal", gain, groups)
 
 # %% ../../nbs/schemes/06_literature.ipynb #42bde1d0
-@scheme(**_MATRICES, source="He et al. (2015)")
+@scheme(**_MATRICES, source="He et al. (2015), arXiv 1502.01852")
 def kaiming_uniform(
     layer: nn.Module,  # to give rules for
     mode: str = "fan_in",  # the number that sets the variance: fan_in or fan_out
@@ -129,7 +129,7 @@ def kaiming_uniform(
     return _kaiming(layer, init, "uniform", mode, nonlinearity, groups)
 
 # %% ../../nbs/schemes/06_literature.ipynb #42bde1d1
-@scheme(**_MATRICES, source="He et al. (2015)")
+@scheme(**_MATRICES, source="He et al. (2015), arXiv 1502.01852")
 def kaiming_normal(
     layer: nn.Module,  # to give rules for
     mode: str = "fan_in",  # the number that sets the variance: fan_in or fan_out
@@ -159,7 +159,8 @@ def lecun_normal(
     on=LAYERS + EMBEDDINGS,
     maybe=("token", "position"),
     also=(FreeParameter,),
-    source="BERT, Devlin et al. (2019); ViT, Dosovitskiy et al. (2021)",
+    source="BERT, Devlin et al. (2019), arXiv 1810.04805; "
+    "ViT, Dosovitskiy et al. (2021), arXiv 2010.11929",
     compare=True,
 )
 def truncated_normal(
@@ -176,7 +177,7 @@ def truncated_normal(
     return rules_for(layer, rule)
 
 # %% ../../nbs/schemes/06_literature.ipynb #0d58ced1
-@scheme(**_MATRICES, source="Saxe et al. (2014)")
+@scheme(**_MATRICES, source="Saxe et al. (2014), arXiv 1312.6120")
 def orthogonal(
     layer: nn.Module,  # to give rules for
     gain: float = 1.0,  # factor on the orthonormal matrix
@@ -198,7 +199,7 @@ def orthogonal(
     return rules_for(layer, rule)
 
 # %% ../../nbs/schemes/06_literature.ipynb #1d50fe8e
-@scheme(on=LAYERS, split=True, source="Xiao et al. (2018)", compare=True)
+@scheme(on=LAYERS, split=True, source="Xiao et al. (2018), arXiv 1806.05393", compare=True)
 def delta_orthogonal(
     layer: nn.Module,  # to give rules for
     gain: float = 1.0,  # factor on the orthogonal matrix
@@ -222,7 +223,7 @@ def _zero_hadamard(m, n, g):
     branches=True,
     split=True,
     gates=False,
-    source="ZerO, Zhao et al. (2022)",
+    source="ZerO, Zhao et al. (2022), arXiv 2110.12661",
     compare=True,
 )
 def zero_hadamard(
@@ -241,7 +242,7 @@ def zero_hadamard(
     branches=True,
     split=True,
     gates=False,
-    source="after IDInit, Pan et al. (2025)",
+    source="after IDInit, Pan et al. (2025), arXiv 2503.04626",
     compare=True,
 )
 def idinit(
@@ -264,7 +265,7 @@ def idinit(
     on=LAYERS,
     branches=True,
     gates=False,
-    source="after ConstNet, Blumenfeld et al. (2020)",
+    source="after ConstNet, Blumenfeld et al. (2020), arXiv 2007.01038",
     compare=True,
 )
 def constnet(
@@ -280,7 +281,7 @@ def constnet(
     return rules_for(layer, constant(gain / max(fan_in(layer), 1)))
 
 # %% ../../nbs/schemes/06_literature.ipynb #1f25c61e
-@scheme(on=("branch_norm",), source="Goyal et al. (2017)", compare=True)
+@scheme(on=("branch_norm",), source="Goyal et al. (2017), arXiv 1706.02677", compare=True)
 def zero_gamma(
     layer: nn.Module,  # to give rules for
 ) -> Fills:
@@ -294,7 +295,9 @@ def _scalar_on_output(alpha):
     return Change(text, partial(scale_output_, alpha=float(alpha)))
 
 
-@scheme(on=("branch_end",), source="ReZero, Bachlechner et al. (2020)", compare=True)
+@scheme(
+    on=("branch_end",), source="ReZero, Bachlechner et al. (2020), arXiv 2003.04887", compare=True
+)
 def rezero(
     layer: nn.Module,  # to give rules for
     alpha: float = 0.0,  # initial value of the scalar
@@ -313,7 +316,10 @@ def rezero(
 
 # %% ../../nbs/schemes/06_literature.ipynb #1f25c620
 @scheme(
-    on=LAYERS + ("branch_end",), gates=False, source="SkipInit, De & Smith (2020)", compare=True
+    on=LAYERS + ("branch_end",),
+    gates=False,
+    source="SkipInit, De & Smith (2020), arXiv 2002.10444",
+    compare=True,
 )
 def skipinit(
     layer: nn.Module,  # to give rules for
@@ -330,7 +336,10 @@ def skipinit(
 
 # %% ../../nbs/schemes/06_literature.ipynb #3113db36
 @scheme(
-    on=LAYERS + ("branch_last",), gates=False, source="Fixup, Zhang et al. (2019)", compare=True
+    on=LAYERS + ("branch_last",),
+    gates=False,
+    source="Fixup, Zhang et al. (2019), arXiv 1901.09321",
+    compare=True,
 )
 def fixup(
     layer: nn.Module,  # to give rules for
@@ -371,7 +380,7 @@ def fixup(
     name="zero_conv",
     summary="Weight and bias of zero convolutions 0. Nothing else.",
     on=("zero_conv",),
-    source="ControlNet, Zhang et al. (2023)",
+    source="ControlNet, Zhang et al. (2023), arXiv 2302.05543",
     compare=True,
 )
 @scheme(
@@ -379,14 +388,14 @@ def fixup(
     summary="The layer that computes shifts, scales and gates of an adaptive norm: weight and bias "
     "0. Nothing else.",
     on=("modulation",),
-    source="adaLN-Zero, Peebles & Xie (2023)",
+    source="adaLN-Zero, Peebles & Xie (2023), arXiv 2212.09748",
     compare=True,
 )
 @scheme(
     name="mup_readout",
     summary="Weight and bias of the last layer 0. Nothing else.",
     on=("head",),
-    source="muP, Yang et al. (2022)",
+    source="muP, Yang et al. (2022), arXiv 2203.03466",
     compare=True,
 )
 def zero_layer(
@@ -399,7 +408,7 @@ def zero_layer(
 @scheme(
     on=("lora_down", "lora_up"),
     also=(FreeParameter,),
-    source="LoRA, Hu et al. (2022)",
+    source="LoRA, Hu et al. (2022), arXiv 2106.09685",
     compare=True,
 )
 def lora(
@@ -420,7 +429,9 @@ def lora(
     return rules_for(layer, torch_rule(text, nn.init.kaiming_uniform_, a=math.sqrt(5)))
 
 # %% ../../nbs/schemes/06_literature.ipynb #6346c86f
-@scheme(on=("layer_scale",), source="LayerScale, Touvron et al. (2021)", compare=True)
+@scheme(
+    on=("layer_scale",), source="LayerScale, Touvron et al. (2021), arXiv 2103.17239", compare=True
+)
 def layerscale(
     layer: nn.Module,  # to give rules for
     value: float = 1e-5,  # of every entry
@@ -484,7 +495,7 @@ def _check_mimetic(group):
         raise Untreatable("query, key, value and output do not have fitting sizes")
 
 
-@scheme(on=_ATTENTION_ROLES, source="Trockman & Kolter (2023)", compare=True)
+@scheme(on=_ATTENTION_ROLES, source="Trockman & Kolter (2023), arXiv 2305.09828", compare=True)
 def mimetic(
     layer: nn.Module,  # to give rules for
     site: Site = None,  # the layer's place in the model, which must be known
@@ -570,7 +581,7 @@ def scale_to_unit_variance_(
     gates=False,
     finish=scale_to_unit_variance_,
     unfinished="orthogonal, not scaled to variance 1",
-    source="LSUV, Mishkin & Matas (2016)",
+    source="LSUV, Mishkin & Matas (2016), arXiv 1511.06422",
     compare=True,
 )
 def lsuv(
