@@ -45,7 +45,7 @@ WORDS = {
     "partial": "full length, but fewer seeds than planned",
     "short": "fewer epochs or images than published",
     "not claimed": "the work shows the number, or a plot of it, but does not claim this",
-    "not run": "there are no runs yet",
+    "not run": "there are no runs, or too few to compare",
 }
 
 # %% ../../nbs/evidence/03_cells.ipynb #d451a2e9
@@ -84,8 +84,13 @@ class Cell:
     planned: int = 0  # seeds
     length: str = ""  # of a short run, as "25 of 500 epochs"
     seeds_needed: int = None  # in all, to decide an open cell; None: more than a thousand
-    gpu_hours: float = None  # for the runs that are missing; None: none, or not known
+    missing: dict = field(default_factory=dict)  # experiment's hash: GPU hours of missing runs
     experiments: list = field(default_factory=list)  # hashes of both sides' experiments
+
+    @property
+    def gpu_hours(self) -> float:  # None: nothing is missing, or no epoch was timed
+        "GPU hours of the runs that are missing."
+        return sum(self.missing.values()) if self.missing else None
 
 # %% ../../nbs/evidence/03_cells.ipynb #13bc93f3
 class CellEvidence(Evidence):
@@ -164,27 +169,30 @@ def _share(check, evidence, protocol):
         return None
     settings = check.ours.settings
     ours = evidence.scores_of(check.ours, protocol)
-    others = []
-    for model, init in (("logistic", "default"), (settings["model"], "default")):
-        wanted = dict(model=model, init=init, dataset=settings["dataset"])
+    others = {}
+    for model in ("logistic", settings["model"]):
+        wanted = dict(model=model, init="default", dataset=settings["dataset"])
         candidates = [Runs(side.suite, wanted) for side in _sides(check)]
         candidates = [runs for runs in candidates if runs.find(protocol)]
         if not candidates:
             return None
-        others.append(evidence.scores_of(candidates[0], protocol))
-    return share_kept(ours, *others)
+        others[model] = candidates[0]
+    if check.than == "the linear model":
+        others["logistic"] = check.against
+    linear, default = (evidence.scores_of(runs, protocol) for runs in others.values())
+    return share_kept(ours, linear, default)
 
 
 def _missing_hours(check, evidence, protocol, timed):
-    "GPU hours of the runs that are missing; None: there are none, or no epoch was timed."
-    hours = []
+    "GPU hours of the missing runs by their experiment's hash, where an epoch was timed."
+    hours = {}
     for side in _sides(check):
         experiment, _ = side.find(protocol)
         missing = evidence.count_missing(side, protocol)
         each = gpu_hours(experiment, timed)
         if missing and each is not None:
-            hours.append(missing * each)
-    return sum(hours) if hours else None
+            hours[experiment.hash] = missing * each
+    return hours
 
 # %% ../../nbs/evidence/03_cells.ipynb #5e3b94a5
 def _set_word(cell, evidence, measured_missing):
@@ -253,7 +261,7 @@ def _measure_runs(claim, check, evidence, protocol, timed):
         share=_share(check, evidence, protocol),
         planned=len(seeds),
         length=describe_length(experiment),
-        gpu_hours=_missing_hours(check, evidence, protocol, timed),
+        missing=_missing_hours(check, evidence, protocol, timed),
         experiments=[side.find(protocol)[0].hash for side in _sides(check)],
     )
     cell.n = result.effect.n if result.effect else len(result.orders)
@@ -307,7 +315,7 @@ def _short_cell(cell, check, smaller, evidence, timed):
     short = measure_cell(cell.claim, smaller, evidence, cell.protocol, timed)
     if short is None or short.word == "not run":
         return cell
-    short.gpu_hours = cell.gpu_hours
+    short.missing = cell.missing
     return short
 
 # %% ../../nbs/evidence/03_cells.ipynb #ba6e68ae
@@ -321,6 +329,7 @@ _CELL_COLUMNS = [
     "so_far",
     "starred",
     "reach",
+    "unclaimed",
     "own",
     "effect",
     "detail",
@@ -344,6 +353,7 @@ _CELL_COLUMNS = [
     "length",
     "seeds_needed",
     "gpu_hours",
+    "missing",
     "experiments",
 ]
 
@@ -410,12 +420,13 @@ def _cell_row(cell):
         claim=cell.claim.id,
         setting=check.setting,
         variant=check.variant,
-        part=check.part,
+        part=check.says or check.part,
         protocol=cell.protocol,
         word=cell.word,
         so_far=cell.so_far,
         starred=cell.starred,
-        reach=bool(check.limit),
+        reach=check.reach,
+        unclaimed=bool(check.unclaimed),
         own=check.own,
         effect=effect_of_cell(cell),
         detail=describe_cell(cell),
@@ -439,6 +450,7 @@ def _cell_row(cell):
         length=cell.length,
         seeds_needed=cell.seeds_needed,
         gpu_hours=cell.gpu_hours,
+        missing=cell.missing,
         experiments=cell.experiments,
     )
 
@@ -451,14 +463,15 @@ def evidence_cells(
 
     Returns columns claim, setting and variant (the comparison, as "N(0, 1): close"); part, of a
     claim that says several things; protocol; word, one of `WORDS`; so_far, the answer of a short,
-    partial or unclaimed cell; starred; reach, whether the comparison goes beyond the claim; own,
-    whether neither work makes it; effect (short) and detail (a sentence), in words; note;
-    estimate, low and high, a difference of accuracies with its 95 % interval; low_90 and high_90,
-    of the 90 % interval; n and planned, seeds; accuracy and reference, of both sides; than, what
-    the reference is; kept, kept_low and kept_high, the share of default's lead over the linear
-    model with Fieller's interval; wanted_low and wanted_high, where the difference must lie;
-    published, the work's own difference; length of a short run; seeds_needed; gpu_hours of missing
-    runs; and experiments, the hashes of the experiments behind the cell.
+    partial or unclaimed cell; starred; reach, whether the comparison goes beyond the claim;
+    unclaimed, whether the work does not claim it; own, whether neither work makes it; effect
+    (short) and detail (a sentence), in words; note; estimate, low and high, a difference of
+    accuracies with its 95 % interval; low_90 and high_90, of the 90 % interval; n and planned,
+    seeds; accuracy and reference, of both sides; than, what the reference is; kept, kept_low and
+    kept_high, the share of default's lead over the linear model with Fieller's interval;
+    wanted_low and wanted_high, where the difference must lie; published, the work's own
+    difference; length of a short run; seeds_needed; gpu_hours of missing runs; and experiments,
+    the hashes of the experiments behind the cell.
     """
     import pandas as pd
 
@@ -472,20 +485,24 @@ def evidence_cells(
     return pd.DataFrame(rows, columns=_CELL_COLUMNS)
 
 # %% ../../nbs/evidence/03_cells.ipynb #fd5db853
-_WORST_FIRST = ("fails", "open", "partial", "short", "not run", "exact", "holds")
+_WORST_FIRST = ("fails", "short", "partial", "open", "not run", "holds", "exact")
 _STATUS_ORDER = ("holds", "exact", "fails", "open", "partial", "short", "not run")
 
 
 def _worst(words):
-    "The worst of several words; partial if only some of the cells were run."
+    """The worst of several words.
+
+    A setting that fails in one cell fails. It is short or partial while a cell is, or while some
+    cells were not run.
+    """
     words = set(words)
-    if "not run" in words and len(words) > 1 and not words & {"fails", "open", "short"}:
+    if "not run" in words and len(words) > 1 and not words & {"fails", "short"}:
         return "partial"
     return next(word for word in _WORST_FIRST if word in words)
 
 
 def _claimed(cells):
-    return cells[~cells["reach"] & (cells["word"] != "not claimed")]
+    return cells[~cells["reach"] & ~cells["unclaimed"]]
 
 
 def words_by_setting(
@@ -528,11 +545,23 @@ def claim_status(
     text = ", ".join(parts)
     if counts["not run", False] == len(words) > 0:
         text = "not run"
-    hours = _claimed(cells)["gpu_hours"].sum()
+    hours = _hours_of(_claimed(cells))
     complete = all(word in ("holds", "exact", "fails", "open") for word, _ in words.values())
     if hours >= 1 and not complete:
         text += f" ({format_hours(hours)} on a GPU)"
+    beyond = cells[cells["reach"] & ~cells["unclaimed"]]
+    failing = beyond.loc[beyond["word"] == "fails", "setting"].nunique()
+    if failing:
+        text += f"; beyond: fails in {failing}"
     return text
+
+
+def _hours_of(cells):
+    "GPU hours of the runs that several cells lack; runs that they share count once."
+    hours = {}
+    for missing in cells["missing"]:
+        hours |= missing
+    return sum(hours.values())
 
 # %% ../../nbs/evidence/03_cells.ipynb #0bf8ee9a
 def _setting_list(settings):
@@ -555,25 +584,39 @@ def _range(values, form):
 
 def _found_in(measured):
     "What was measured, part by part: differences in points of accuracy, or seeds."
+    # two parts may ask about one difference
+    measured = measured.drop_duplicates(["setting", "variant", "estimate", "effect"])
+    measured = measured[~measured.duplicated(["setting", "estimate"]) | (measured["than"] == "")]
     if measured.empty:
         return ""
+    parts = dict(list(measured.groupby("part", sort=False)))
     ranges = []
-    for part, rows in measured.groupby("part", sort=False):
+    for part, rows in parts.items():
         if (rows["than"] == "").all():
-            in_order = sum(int(effect.split(" of ")[0]) for effect in rows["effect"])
-            text = f"{in_order} of {sum(rows['n'])} seeds"
+            text = _orders_in_words(rows)
         else:
             text = f"{_range(rows['estimate'], format_points)} against {rows['than'].iloc[0]}"
-        ranges.append(f"{part}: {text}" if part else text)
+        ranges.append(f"{part}: {text}" if len(parts) > 1 else text)
 
     # what all parts are compared with is said once
     than = f" against {measured['than'].iloc[0]}"
     if len(ranges) > 1 and measured["than"].nunique() == 1:
         ranges = [text.removesuffix(than) for text in ranges[:-1]] + ranges[-1:]
     text = "; ".join(ranges)
-    if len(ranges) == 1 and measured["kept"].notna().all():
-        kept = _range(100 * measured["kept"], "{:.0f}".format)
+    complete = measured[~measured["word"].isin(["partial", "short"])]
+    if len(ranges) == 1 and len(complete) and complete["kept"].notna().all():
+        kept = _range(100 * complete["kept"], "{:.0f}".format)
         text += f"; {kept} % of default's lead kept"
+    return text
+
+
+def _orders_in_words(rows):
+    "How many seeds have the order, and what is to be said of a setting."
+    in_order = sum(int(effect.split(" of ")[0]) for effect in rows["effect"])
+    text = f"{in_order} of {sum(rows['n'])} seeds"
+    for row in rows.itertuples():
+        if row.note:
+            text += f" ({row.setting}: {row.note.partition(':')[0]})"
     return text
 
 
@@ -603,26 +646,33 @@ def claim_row(
             where += "; short runs"
     return dict(
         claim=claim.id,
-        statement=claim.statement,
+        statement=claim.brief or claim.statement,
         found=found,
         where=where,
         status=claim_status(cells),
     )
 
 # %% ../../nbs/evidence/03_cells.ipynb #209be170
+def _label(cell):
+    "A cell's word; for a short or partial cell what it says, and after how much."
+    if cell.word not in ("short", "partial"):
+        return cell.word
+    after = f"after {cell.length}" if cell.length else "with fewer seeds than planned"
+    return f"{cell.word}: {cell.so_far} {after}"
+
+
 def _settings_by_word(cells):
     "Settings with their effects, by what is said of them: {'holds': ['fnn on MNIST (+4.5)']}."
+    effects = {}  # (what is said, setting): effects
+    for cell in cells.itertuples():
+        effects.setdefault((_label(cell), cell.setting), []).append(cell.effect)
     by_word = {}
-    for setting, (word, so_far) in words_by_setting(cells).items():
-        rows = cells[cells["setting"] == setting]
-        effects = ", ".join(dict.fromkeys(effect for effect in rows["effect"] if effect))
-        text = f"{setting} ({effects})" if effects else setting
-        lengths = [length for length in dict.fromkeys(rows["length"]) if length]
-        label = word
-        if so_far:
-            after = f" after {lengths[0]}" if lengths else " with fewer seeds than planned"
-            label = f"{word}: {so_far}{after}"
-        by_word.setdefault(label, []).append(text)
+    for (label, setting), in_cells in effects.items():
+        text = ", ".join(effect for effect in in_cells if effect)
+        if label == "not run":
+            hours = format_hours(_hours_of(cells[cells["setting"] == setting]))
+            text = f"{hours} on a GPU" if hours else ""
+        by_word.setdefault(label, []).append(f"{setting} ({text})" if text else setting)
     return by_word
 
 
@@ -638,15 +688,16 @@ def claim_line(
 ) -> str:  # "": there are no cells
     "Where a claim holds, fails, and so on, with the effects in points of accuracy."
     lines = [_line(_claimed(cells))]
-    unclaimed = cells[cells["word"] == "not claimed"]
-    for setting, rows in unclaimed[~unclaimed["reach"]].groupby("setting", sort=False):
+    unclaimed = cells[(cells["word"] == "not claimed") & cells["accuracy"].notna()]
+    for (part, setting), rows in unclaimed.groupby(["part", "setting"], sort=False):
         numbers = []
         for row in rows.itertuples():
             numbers.append(f"{_percent(row.accuracy)} against {_percent(row.reference)}")
-        lines.append(f"not claimed for {setting} ({', '.join(numbers)})")
-    beyond = cells[cells["reach"] & (cells["word"] != "not claimed")]
+        what = f"not claimed: {part}" if part else "not claimed"
+        lines.append(f"{what} for {setting} ({', '.join(numbers)})")
+    beyond = cells[cells["reach"] & ~cells["unclaimed"]]
     if len(beyond):
-        lines.append(f"beyond the claim: {_line(beyond.assign(reach=False))}")
+        lines.append(f"beyond the claim: {_line(beyond)}")
     return "; ".join(line for line in lines if line)
 
 # %% ../../nbs/evidence/03_cells.ipynb #87461fdf

@@ -19,14 +19,14 @@ from zeroinit.evidence.cells import (
     evidence_cells,
 )
 from .claims import CLAIMS, Runs
-from ..experiments.records import read_record, records, results_path
+from ..experiments.records import is_done, read_record, records, results_path
 
 # %% ../../nbs/evidence/04_sources.ipynb #1f30cb59
 def records_behind(
     cell,  # `cells.Cell`
     results_root: str | Path = "results",  # folder of records
 ) -> list:  # (what ran, list of paths) for each side that is runs
-    "The records of a cell that exist, side by side, in the order of their seeds."
+    "The complete records of a cell, side by side, in the order of their seeds."
     sides = []
     for side in (cell.check.ours, cell.check.against):
         if not isinstance(side, Runs):
@@ -34,7 +34,7 @@ def records_behind(
         experiment, seeds = side.find(cell.protocol)
         paths = [results_path(results_root, experiment, seed) for seed in seeds]
         name = f"{experiment.model} {experiment.scheme}"
-        sides.append((name, [path for path in paths if path.exists()]))
+        sides.append((name, [path for path in paths if is_done(path)]))
     return sides
 
 # %% ../../nbs/evidence/04_sources.ipynb #285dc9db
@@ -42,12 +42,19 @@ def _short_path(path):
     return os.path.relpath(path, at_root("."))
 
 
+def _commit(env):
+    "The commit of a record's code; records made outside of a checkout have none."
+    if not env["git"]:
+        return "not known"
+    return env["git"][:7] + (" with uncommitted changes" if env.get("dirty") else "")
+
+
 def _describe_records(name, paths):
     "Number, place, commits and machines of the records of one side."
     if not paths:
         return f"  {name}: no records"
     environments = [read_record(path, probes=False)["env"] for path in paths]
-    commits = ", ".join(dict.fromkeys(env["git"][:7] for env in environments))
+    commits = ", ".join(dict.fromkeys(_commit(env) for env in environments))
     machines = ", ".join(dict.fromkeys(env["device"] for env in environments))
     seeds = ", ".join(path.stem.removeprefix("seed") for path in paths)
     folder = _short_path(paths[0].parent)

@@ -148,7 +148,7 @@ def estimate_effect(
     )
 
 # %% ../../nbs/evidence/00_statistics.ipynb #c0a00016
-LEVEL = 0.05  # probability of one wrong yes, and of one wrong no, in a work
+LEVEL = 0.05  # of the test of a cell, or of a family of tests
 
 # %% ../../nbs/evidence/00_statistics.ipynb #c0a00017
 def holm_reject(
@@ -245,7 +245,7 @@ def share_kept(
     ours: dict,  # accuracy by seed
     linear: dict,  # of the linear model
     default: dict,  # of default initialization
-) -> Share:  # None: fewer than two common seeds, or the lead may be zero
+) -> Share:  # None: fewer than two common seeds, or no lead that is surely above zero
     """The share of default's lead over the linear model that a scheme keeps.
 
     The interval is Fieller's, for seeds that all three have.
@@ -265,7 +265,7 @@ def share_kept(
     a = lead.mean() ** 2 - t_squared * covariance[1, 1]
     b = kept.mean() * lead.mean() - t_squared * covariance[0, 1]
     c = kept.mean() ** 2 - t_squared * covariance[0, 0]
-    if a <= 0:
+    if a <= 0 or lead.mean() <= 0:
         return None
     root = math.sqrt(max(b**2 - a * c, 0.0))
     estimate = float(kept.mean() / lead.mean())

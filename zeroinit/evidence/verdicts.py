@@ -268,7 +268,8 @@ def _answer_family(checks_of_claims, evidence, protocol):
 # %% ../../nbs/evidence/02_verdicts.ipynb #d1a00029
 def format_points(x):
     "A difference of accuracies in percentage points, with its sign."
-    return f"{100 * x:+.1f}".replace("-", "−")
+    points = round(100 * x, 1) + 0.0  # no minus in front of a zero
+    return f"{points:+.1f}".replace("-", "−")
 
 
 def format_effect(effect: Effect) -> str:

@@ -80,7 +80,7 @@ def schicho_mnist():
     return fnn + cnn
 
 # %% ../../nbs/experiments/05_suites.ipynb #83d1c6fa
-@suite("S1 S2 S3")
+@suite("S1 S2 S3 J2")
 def schicho_cifar():
     """Schicho (2023), figures 8 to 10: the fully connected network and the CNN on CIFAR-10, as
     published and clean."""
@@ -217,7 +217,7 @@ def mixed_fnn():
     return mnist + cifar
 
 # %% ../../nbs/experiments/05_suites.ipynb #1e519f99
-@suite()
+@suite("S2 S3 J2")
 def unseen_cifar():
     """Schicho (2023), figure 8, and a zero last layer, on seeds that were not seen before: the
     fully connected network and the linear model on CIFAR-10; clean."""

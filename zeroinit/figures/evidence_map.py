@@ -64,7 +64,7 @@ def _draw_half(ax, x, y, width, cell):
             ls=":" if cell.word == "not claimed" else "-",
         )
     )
-    text = cell.effect + "*" * cell.starred
+    text = cell.effect + "*" * cell.starred + "†" * cell.reach
     color = "white" if cell.word in _DARK else "black"
     if cell.word == "not run":
         text = cell.effect or "–"
@@ -97,7 +97,7 @@ def _draw_work(ax, cells, title):
             width = 0.96
             if both and cell.protocol == "clean":
                 width = 0.5
-            if both and cell.protocol == "published":
+            if cell.protocol == "published":
                 x, width = x + 0.51, 0.45
             _draw_half(ax, x, y, width, cell)
     for x, setting in enumerate(columns):
@@ -134,7 +134,7 @@ def evidence_map(
     notes = [
         "difference in points of test accuracy, seeds with the order, or hours on a GPU",
         "wide: clean; narrow: by the work's own procedure",
-        "*: passes Holm's correction over the claim's cells",
+        "*: passes Holm's correction over the claim's cells; †: beyond the claim",
         about,
     ]
     sign_figure(fig, "; ".join(note for note in notes if note))

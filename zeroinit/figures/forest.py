@@ -86,6 +86,8 @@ def _cell_label(cell):
         label += f", {cell.variant}"
     if not label.endswith(cell.than):
         label += f", against {cell.than}"
+    if cell.reach:
+        label += " †"
     return label
 
 
@@ -147,7 +149,7 @@ def forest(
     notes = [
         "a cell holds if its thick bar (90 % interval) lies within the pale band, "
         "and fails if it lies beyond (the thin bar, 95 %, if the band has two ends)",
-        "*: passes Holm's correction over the claim's cells",
+        "*: passes Holm's correction over the claim's cells; †: beyond the claim",
         "axis: linear between −2 and +2, logarithmic beyond",
         f"{protocol} protocol",
         about,
