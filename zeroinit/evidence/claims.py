@@ -10,7 +10,7 @@ __all__ = ['MARGIN', 'CLAIMS', 'DATASET_TITLES', 'CHANCE', 'AMENDMENTS', 'Runs',
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..basics.errors import pick
 from ..experiments.suites import SUITES

@@ -224,12 +224,16 @@ class Request:
         """Run it.
 
         Prints how long it will take, and of each record where it is, its score, and how it compares
-        with the committed one. A worker's output is read by nobody, so it prints nothing.
+        with the committed one. The notebook of a suite's run shows only where the record is and its
+        score.
         """
-        if has_context():
-            return run(self.experiment, **self.options)
-        context = current_context()
         existing = [] if self.options.get("force") else [p for p in self.paths if is_done(p)]
+        if has_context():
+            records = run(self.experiment, **self.options)
+            for path, record in zip(self.paths, records, strict=True):
+                print(record_line(path, record, path in existing))
+            return records
+        context = current_context()
         for line in self._estimate_lines(len(self.paths) - len(existing), context):
             print(line, flush=True)
         records = run(self.experiment, context=context, **self.options)
