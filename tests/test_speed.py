@@ -80,7 +80,7 @@ def assert_same(run, other, atol=1e-9):
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
-@pytest.mark.parametrize("name", ["fnn", "resnet14"])
+@pytest.mark.parametrize("name", ["fnn", pytest.param("resnet14", marks=pytest.mark.slow)])
 def test_compiled(name):
     # batches of one size, since each size is compiled
     assert_same(train(name, "compile", epochs=2, n=64), train(name, "plain", epochs=2, n=64))

@@ -69,13 +69,16 @@ def _draw_half(ax, x, y, width, cell):
     if cell.word == "not run":
         text = cell.effect or "–"
         color = "0.35"
+    size = 6.0
+    if len(text) > 6:
+        size = 4.6  # to fit into the narrow part of a cell
     ax.text(
         x + width / 2,
         y + 0.45,
         text,
         ha="center",
         va="center",
-        fontsize=6,
+        fontsize=size,
         color=color,
     )
 
