@@ -200,7 +200,7 @@ def test_own_runs_are_apart(opened, tmp_path):
             changed = record | dict(config=config, history=history)
             write_record(results_path(root, experiment, record["seed"]), changed)
     page = opened(write_explorer(tmp_path / "own.html", root))
-    own = ["own runs, 3 epochs, all images", "own runs, full length"]
+    own = ["own runs, full length", "own runs, 3 epochs, all images"]
     assert offered(page, "length") == ["full length", *own]
     for length in offered(page, "length"):
         pick(page, length=length)

@@ -287,7 +287,7 @@ def test_functions_say_what_they_take_and_give(site, read):
 
 def test_pages_keep_their_subject(read):
     first_page = " ".join("".join(read["index.html"].text).split())
-    assert "Learning moves backwards through the network" in first_page
+    assert "no weight ever receives a gradient" in first_page
     assert "verdict" in "".join(read["nbs/figures/fig_forest.html"].text).lower()
 
 
