@@ -23,7 +23,7 @@ from typing import NamedTuple
 from ..basics.errors import Refused, pick
 from ..basics.files import at_root, ensure_writable
 from ..experiments.config import Experiment
-from ..experiments.costs import gpu_hours
+from ..experiments.costs import gpu_hours, timed_epochs
 from ..experiments.locks import is_locked
 from zeroinit.experiments.records import (
     cpu_name,
@@ -179,18 +179,19 @@ def plan_suite(
     """
     results_root = at_root(results_root)
     estimator = CostEstimator(results_root)
+    timed = timed_epochs()
     experiments = {}  # hash: Experiment
     seeds = {}  # hash: seeds
     for _, experiment, seed in list_runs(suite, only, part):
         experiments.setdefault(experiment.hash, experiment)
         seeds.setdefault(experiment.hash, []).append(seed)
     return [
-        _plan_row(experiment, seeds[experiment.hash], results_root, estimator)
+        _plan_row(experiment, seeds[experiment.hash], results_root, estimator, timed)
         for experiment in experiments.values()
     ]
 
 
-def _plan_row(experiment, seeds, results_root, estimator):
+def _plan_row(experiment, seeds, results_root, estimator, timed):
     missing = [seed for seed in seeds if not is_done(results_path(results_root, experiment, seed))]
     row = dict(
         dataset=experiment.dataset,
@@ -206,7 +207,7 @@ def _plan_row(experiment, seeds, results_root, estimator):
         gpu_hours="-",
     )
     if missing:
-        hours = gpu_hours(experiment)
+        hours = gpu_hours(experiment, timed)
         row["gpu_hours"] = None if hours is None else round(hours * len(missing), 2)
         s_per_epoch = estimator.seconds(experiment)
         row["missing_seeds"] = " ".join(map(str, missing))
