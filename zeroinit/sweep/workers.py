@@ -30,8 +30,8 @@ from ..basics.files import root
 from ..experiments.config import Experiment
 from ..experiments.context import RunContext, Stopped, use_context
 from ..experiments.locks import Busy, run_lock
+from ..experiments.options import RUN_NOTEBOOK
 from ..experiments.records import is_done, read_record, results_path, run_name, run_path
-from ..experiments.requests import RUN_NOTEBOOK
 
 # %% ../../nbs/sweep/01_workers.ipynb #e1c94a70
 @dataclass(frozen=True)
