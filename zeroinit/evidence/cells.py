@@ -106,11 +106,7 @@ class CellEvidence(Evidence):
 
     def waking_of(self, runs, protocol):
         "What `wake_updates` says of each planned seed that was run: a list."
-        if runs.find(protocol) is None:
-            return []
-        experiment, seeds = runs.find(protocol)
-        by_seed = self.waking.get(experiment.hash, {})
-        return [by_seed[seed] for seed in seeds if seed in by_seed]
+        return list(self.of_planned_seeds(self.waking, runs, protocol).values())
 
     def smallest_first_gradient(self, runs, protocol):
         "The smallest first gradient of any layer and seed; None if it was not recorded."
@@ -470,8 +466,8 @@ def evidence_cells(
     seeds; accuracy and reference, of both sides; than, what the reference is; kept, kept_low and
     kept_high, the share of default's lead over the linear model with Fieller's interval;
     wanted_low and wanted_high, where the difference must lie; published, the work's own
-    difference; length of a short run; seeds_needed; gpu_hours of missing runs; and experiments,
-    the hashes of the experiments behind the cell.
+    difference; length of a short run; seeds_needed; gpu_hours of missing runs, and missing, the
+    same by experiment; and experiments, the hashes of the experiments behind the cell.
     """
     import pandas as pd
 
@@ -585,8 +581,8 @@ def _range(values, form):
 def _found_in(measured):
     "What was measured, part by part: differences in points of accuracy, or seeds."
     # two parts may ask about one difference
-    measured = measured.drop_duplicates(["setting", "variant", "estimate", "effect"])
-    measured = measured[~measured.duplicated(["setting", "estimate"]) | (measured["than"] == "")]
+    is_repeated = measured.duplicated(["setting", "estimate"]) & measured["estimate"].notna()
+    measured = measured[~is_repeated]
     if measured.empty:
         return ""
     parts = dict(list(measured.groupby("part", sort=False)))
@@ -621,7 +617,9 @@ def _orders_in_words(rows):
 
 
 def _measured(cells):
-    return cells[cells["estimate"].notna() | (cells["than"] == "") & (cells["n"] > 0)]
+    "Cells with an effect, or with an order of at least one seed."
+    has_order = (cells["than"] == "") & (cells["n"] > 0)
+    return cells[cells["estimate"].notna() | has_order]
 
 
 def claim_row(

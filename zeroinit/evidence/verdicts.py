@@ -61,11 +61,19 @@ class Evidence:
 
     def scores_of(self, runs, protocol):
         "Score by seed, of the seeds that have one."
-        return _of_planned_seeds(self.scores, runs, protocol)
+        return self.of_planned_seeds(self.scores, runs, protocol)
 
     def orders_of(self, runs, protocol):
         "Whether the layers woke in order, by seed."
-        return _of_planned_seeds(self.orders, runs, protocol)
+        return self.of_planned_seeds(self.orders, runs, protocol)
+
+    def of_planned_seeds(self, by_hash, runs, protocol):  # by_hash as `scores`
+        "What is known of the planned seeds, by seed."
+        if runs.find(protocol) is None:
+            return {}
+        experiment, seeds = runs.find(protocol)
+        by_seed = by_hash.get(experiment.hash, {})
+        return {seed: by_seed[seed] for seed in seeds if seed in by_seed}
 
     def count_missing(self, runs, protocol):
         "Number of planned seeds without a score."
@@ -77,14 +85,6 @@ class Evidence:
 
 def _has_accuracy(record):
     return any(epoch.get("test_acc") is not None for epoch in record["history"])
-
-
-def _of_planned_seeds(by_hash, runs, protocol):
-    if runs.find(protocol) is None:
-        return {}
-    experiment, seeds = runs.find(protocol)
-    by_seed = by_hash.get(experiment.hash, {})
-    return {seed: by_seed[seed] for seed in seeds if seed in by_seed}
 
 # %% ../../nbs/evidence/02_verdicts.ipynb #d1a00012
 @dataclass
