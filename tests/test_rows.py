@@ -128,6 +128,7 @@ def papermill(call, data_root, tmp_path, **parameters):
     return call("papermill", notebook, tmp_path / "out.ipynb", *arguments, check=False)
 
 
+@pytest.mark.slow
 def test_a_scheme_for_parts_of_a_transformer(call, data_root, tmp_path):
     finished = papermill(
         call, data_root, tmp_path, model="vit", init="zero_ffn_in", protocol="published"

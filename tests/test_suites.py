@@ -514,6 +514,7 @@ def test_a_missing_data_set_is_reported_once(tiny, tmp_path):
     assert "90 to do" in out and "seed" not in out, out  # no run was begun
 
 
+@pytest.mark.slow
 def test_parts_make_a_whole(run_tiny, complete, tmp_path):
     """What the jobs of a Slurm array do."""
     for k in (1, 2, 3):

@@ -297,7 +297,7 @@ def _check_roles(model, scheme, found):
     "Raise `Refused` if no site has a role that the scheme requires, or if there is no layer."
     required = SCHEMES[scheme].required_roles
     problem = f"scheme {scheme} found no linear or convolution layer in {type(model).__name__}"
-    if not any(True for _ in model.parameters()):
+    if next(model.parameters(), None) is None:
         raise Refused(
             f"{problem}, which has no parameters at all; layers in a plain list or dict do not "
             "count, and nn.ModuleList and nn.ModuleDict hold them so that they do"
