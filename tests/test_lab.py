@@ -11,6 +11,7 @@ from pathlib import Path
 
 import lab
 import pytest
+from browser import open_chromium
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
 pytestmark = [
@@ -47,7 +48,7 @@ def bare(tmp_path_factory):
         "OMP_NUM_THREADS": "1",
     }
     nbs = tree / "nbs"
-    with lab.server(tree, folder, env) as address, lab.browser() as chrome:
+    with lab.server(tree, folder, env) as address, open_chromium() as chrome:
 
         def run(name):
             path = nbs / f"{name}.ipynb"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import kills
@@ -62,9 +63,12 @@ time.sleep(120)
 
 
 class Nodes:
-    """A head and more nodes, in a process of their own."""
+    """A head and more nodes, in a process of their own.
 
-    def __init__(self):
+    `log` is the file that takes what Ray prints.
+    """
+
+    def __init__(self, log):
         env = {name: value for name, value in os.environ.items() if name != "ZEROINIT_DATA"}
         env |= {
             "PYTHONPATH": str(TESTS.parent),
@@ -73,35 +77,55 @@ class Nodes:
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CLUSTER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-            env=env,
-        )
+        with open(log, "wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", CLUSTER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+                env=env,
+            )
         self.address = self.process.stdout.readline().strip()
 
     def send(self, command):
-        """Add a node, or kill the last one; returns how many there are."""
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        """Add a node, or kill the last one; returns how many there are, 0 if the process died."""
+        try:
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return 0
+        return int(self.process.stdout.readline() or 0)
 
     def end(self):
-        self.process.stdin.close()
-        try:
+        """End the process, and what it started."""
+        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
+            self.process.stdin.close()
             self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def start_nodes(folder, attempts=4):
+    """Two nodes.
+
+    Ray gives a node 30 s to start, which no option changes and a busy machine may exceed: it is
+    tried again.
+    """
+    for attempt in range(attempts):
+        log = folder / f"ray{attempt}.log"
+        cluster = Nodes(log)
+        if ":" in cluster.address and cluster.send("add") == 2:
+            return cluster
+        cluster.end()
+    raise RuntimeError(f"Ray did not start {attempts} times: {log.read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="module")
-def nodes():
-    cluster = Nodes()
-    assert ":" in cluster.address and cluster.send("add") == 2
+def nodes(tmp_path_factory):
+    cluster = start_nodes(tmp_path_factory.mktemp("nodes"))
     yield cluster
     cluster.end()
 
