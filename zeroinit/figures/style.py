@@ -152,7 +152,7 @@ def seeds_text(
 # %% ../../nbs/figures/00_style.ipynb #38136ce3
 def _commits_text(commits):
     "Name up to three commits."
-    names = list(commits.map(lambda commit: str(commit)[:7]).unique())
+    names = [str(commit)[:7] for commit in commits.fillna("unknown").unique()]
     text = f"code {', '.join(names[:3])}"
     return f"{text} and {len(names) - 3} more" if len(names) > 3 else text
 
