@@ -39,7 +39,7 @@ OURS = "https://github.com/zeroinit/zeroinit"
 # papers, and the code of the two works
 SOURCES = re.compile(
     r"https://doi\.org/10\.\d{4,9}/\S+"
-    r"|https://arxiv\.org/abs/\d{4}\.\d{5}"
+    r"|https://arxiv\.org/abs/\d{4}\.\d{4,5}"
     r"|https://www\.researchsquare\.com/article/rs-\d+/v\d+"
     r"|https://github\.com/(c-schicho|sjw007s)/[\w-]+"
 )
