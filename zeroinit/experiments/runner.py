@@ -25,11 +25,12 @@ from ..data.datasets import holdout
 from ..diagnostics.probes import Gradients, Symmetry, Wake, layer_weights
 from .config import Experiment
 from .context import RunContext, current_context
-from .locks import run_lock
+from .locks import remove_leftovers, run_lock
 from .logs import Log, logged
 from .progress import RunProgress
 from zeroinit.experiments.records import (
     DamagedRecord,
+    computing_code,
     environment,
     is_done,
     read_record,
@@ -273,9 +274,10 @@ def epochs_in_checkpoint(
     if not path.exists():
         return 0
     try:
-        return len(checkpoint_meta(path)["history"])
+        history = checkpoint_meta(path)["history"]
     except Exception:  # whatever a damaged file makes its readers raise
         return 0
+    return len(history) if isinstance(history, list) else 0
 
 
 EVALUATION_COST = 1 / 3  # of an image, where one to train on costs 1: there is no backward pass
@@ -291,6 +293,17 @@ def _progress_of(runs, trains, evals):
     images = trains[0].count + EVALUATION_COST * evaluated
     done = min(epochs_in_checkpoint(seed_run.checkpoint) for seed_run in runs)
     return RunProgress(name, e.epochs, images, done)
+
+
+def _identity(seed_run, images):
+    "What a checkpoint must name to be continued by a run."
+    return dict(
+        experiment=seed_run.experiment.hash,
+        seed=seed_run.seed,
+        data=images.fingerprint,
+        code=computing_code(),
+        torch=torch.__version__,
+    )
 
 
 def _train(e, runs, images, quiet, speed, context):
@@ -354,6 +367,7 @@ def _train(e, runs, images, quiet, speed, context):
             other_mode_evals=other_mode_evals,
             after_epochs=[_after_epoch(seed_run, context, progress) for seed_run in runs],
             speed=speed,
+            identities=[_identity(seed_run, images) for seed_run in runs],
         )
     computed = dict(
         speed=speed,
@@ -454,13 +468,14 @@ def _remove_temporary_files(seed_run):
 
 
 def _train_or_start_again(e, runs, images, quiet, speed, context):
-    "`_train`; a checkpoint that does not belong to its run is removed with a warning."
+    "`_train`; a checkpoint that is damaged or of another run is moved away, with a warning."
+    records = {seed_run.checkpoint: seed_run.path for seed_run in runs}
     while True:
         try:
             return _train(e, runs, images, quiet, speed, context)
         except CheckpointMismatch as error:
-            warnings.warn(f"{error}; starting again", stacklevel=1)
-            error.path.unlink()
+            moved_to = set_aside(records[error.path], ".safetensors")
+            warnings.warn(f"{error.problem}; set aside as {moved_to}, starting anew", stacklevel=1)
 
 # %% ../../nbs/experiments/10_runner.ipynb #6973810a
 SEEDS_PER_BATCH = {  # by model, or by model and data set
@@ -515,7 +530,7 @@ def existing_record(
     path: Path,  # of a record; call it while holding the run's lock
 ) -> dict:  # or None
     "The record at a path, if there is one; a damaged record is moved away, with a warning."
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere is damaged
         return None
     try:
         return read_record(path)
@@ -548,9 +563,7 @@ def run(
 
     # read the records that exist
     runs = seed_runs(e, range(seed, seed + seeds), root)
-    records = {}
-    if not force:
-        records = {r.seed: read_record(r.path) for r in runs if is_done(r.path)}
+    records = {} if force else _finished_records(runs, context)
     missing = [r for r in runs if r.seed not in records]
 
     # train the others, several at a time where that is faster
@@ -573,6 +586,16 @@ def run(
                 trained = train_seeds(e, todo, images, quiet, speed, context)
                 records |= {record["seed"]: record for record in trained}
     return [records[r.seed] for r in runs]
+
+
+def _finished_records(runs, context):
+    "The records that exist, by seed; what their runs have left behind is removed."
+    records = {}
+    for r in runs:
+        if is_done(r.path):
+            records[r.seed] = read_record(r.path)
+            remove_leftovers(r.path, context.granted_locks)
+    return records
 
 
 def _remove_checkpoints(runs):

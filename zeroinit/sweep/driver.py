@@ -24,15 +24,18 @@ from ..basics.errors import Refused, pick
 from ..basics.files import at_root, ensure_writable
 from ..experiments.config import Experiment
 from ..experiments.costs import gpu_hours, timed_epochs
-from ..experiments.locks import is_locked
+from ..experiments.locks import is_locked, remove_leftovers
 from zeroinit.experiments.records import (
+    DamagedRecord,
     cpu_name,
+    damage,
     is_done,
     read_record,
     results_path,
     run_name,
     run_path,
     runs_folder,
+    warn_of_damage,
 )
 from ..experiments.suites import SUITES
 from zeroinit.sweep.workers import (
@@ -117,15 +120,14 @@ class CostEstimator:
 
     def _read_costs(self, folder):
         files = folder.glob("*/seed*.json")
-        newest = sorted(files, key=lambda path: -path.stat().st_mtime)[: self.newest]
+        newest = sorted(files, key=_time_of_change, reverse=True)[: self.newest]
         costs = []
         for path in newest:
             try:
                 record = read_record(path, probes=False)
             except Refused:
                 continue
-            if record["history"]:
-                costs.append(_cost_of(record))
+            costs.append(_cost_of(record))
         return costs
 
     def seconds(self, experiment):
@@ -152,6 +154,14 @@ class CostEstimator:
         return max(known, default=None)
 
 
+def _time_of_change(path):
+    "When a file was last changed; of a link that leads nowhere, when it was made."
+    try:
+        return path.lstat().st_mtime
+    except OSError:  # it was removed since
+        return 0.0
+
+
 def _cost_of(record):
     s_per_epoch = statistics.median(epoch["seconds"] for epoch in record["history"])
     cost = record["cost"]
@@ -159,7 +169,7 @@ def _cost_of(record):
         train_size=record["config"]["train_size"],
         is_local=record["env"]["device"] == cpu_name(),
         s_per_epoch=s_per_epoch,
-        images_per_epoch=cost.get("images_per_s", 0) * s_per_epoch,
+        images_per_epoch=(cost.get("images_per_s") or 0) * s_per_epoch,
         memory_gib=cost.get("memory_gib"),
     )
 
@@ -192,7 +202,10 @@ def plan_suite(
 
 
 def _plan_row(experiment, seeds, results_root, estimator, timed):
-    missing = [seed for seed in seeds if not is_done(results_path(results_root, experiment, seed))]
+    paths = {seed: results_path(results_root, experiment, seed) for seed in seeds}
+    missing = [seed for seed, path in paths.items() if not is_done(path)]
+    for seed in missing:
+        warn_of_damage(paths[seed])
     row = dict(
         dataset=experiment.dataset,
         model=experiment.model,
@@ -495,7 +508,12 @@ def run_suite(
 
     text = run_notebook() if notebook else None
     runs = [Job(e, seed, options, text) for _, e, seed in list_runs(suite, only, part)]
-    todo = [job for job in runs if force or not is_done(job.path)]
+    todo = []
+    for job in runs:
+        if force or not is_done(job.path):
+            todo.append(job)
+        else:
+            remove_leftovers(job.path)
     print(f"{suite}: {len(runs)} runs, {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
     if not todo:
         return 0
@@ -536,17 +554,30 @@ def last_event(log: Path) -> tuple:  # an event and its text; "" where there is 
 RUN_STATES = ("done", "diverged", "running", "stopped", "failed", "damaged", "missing")
 
 
+def _recorded_status(path):
+    "The status in a record; None if there is none, or if it is damaged."
+    if not os.path.lexists(path):
+        return None
+    try:
+        return read_record(path, probes=False)["status"]
+    except DamagedRecord:
+        return None
+
+
 def run_state(job: Job) -> tuple:  # one of RUN_STATES; and words: an epoch, a reason
     "The state of a run."
-    if is_done(job.path):
-        return read_record(job.path, probes=False)["status"], ""
+    status = _recorded_status(job.path)
+    if status:
+        return status, ""
     event, text = last_event(run_path(job.path, ".log"))
     if event in ("start", "epoch") and is_locked(run_path(job.path, ".lock")):
         return "running", text if event == "epoch" else ""
-    if is_done(job.path):  # it was written since
-        return read_record(job.path, probes=False)["status"], ""
-    if job.path.exists():
-        return "damaged", ""
+    status = _recorded_status(job.path)  # it may have been written since
+    if status:
+        return status, ""
+    damaged = damage(job.path)
+    if damaged:
+        return "damaged", damaged.reason
     if event == "failed":
         return "failed", text
     if run_path(job.path, ".safetensors").exists():
@@ -563,7 +594,7 @@ class _Unfinished:
     state: str
     epoch: int  # complete epochs
     s_per_epoch: float  # None: not known
-    reason: str = ""  # of a failure
+    reason: str = ""  # of a failure, or of damage
 
     @property
     def minutes(self):
@@ -607,7 +638,7 @@ def _unfinished_run(name, job, state, text, estimator):
     else:
         epoch = int(stopped[1]) if stopped else _epochs_done(job)
         s_per_epoch = estimator.seconds(job.experiment)
-    reason = text if state == "failed" else ""
+    reason = text if state in ("failed", "damaged") else ""
     return _Unfinished(name, job.experiment, state, epoch, s_per_epoch, reason)
 
 
@@ -631,7 +662,9 @@ def suite_status(
         job = Job(experiment, seed, dict(results_root=str(results_root)))
         state, text = run_state(job)
         counts[state] += 1
-        if state not in ("done", "diverged"):
+        if state in ("done", "diverged"):
+            remove_leftovers(job.path)
+        else:
             unfinished.append(_unfinished_run(name, job, state, text, estimator))
 
     s_per_epoch = [run.s_per_epoch for run in unfinished if run.s_per_epoch]

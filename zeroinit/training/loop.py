@@ -141,6 +141,7 @@ class _Run:
     checkpoint: Path = None
     label: str = None
     after_epoch: Callable = None
+    identity: dict = None
     history: list = field(default_factory=list)
     optimizer: object = None
     progress: Progress = None
@@ -153,7 +154,13 @@ class _Run:
         for probe in self.probes:
             probe.on_train_begin(self.model)
         self.history = resume(
-            self.checkpoint, self.model, self.optimizer, self.train, recipe, self.probes
+            self.checkpoint,
+            self.model,
+            self.optimizer,
+            self.train,
+            recipe,
+            self.probes,
+            self.identity,
         )
         if not self.history:
             for probe in self.probes:
@@ -168,7 +175,7 @@ class _Run:
         for probe in self.probes:
             probe.on_epoch_end(self.model, row["epoch"], self.is_over(recipe))
         if self.checkpoint is not None:
-            meta = run_meta(recipe, self.history, self.probes)
+            meta = run_meta(recipe, self.history, self.probes, self.identity)
             save_checkpoint(self.checkpoint, self.model, self.optimizer, self.train, meta)
 
     def result(self):
@@ -309,6 +316,7 @@ def fit_all(
         Callable
     ] = None,  # S functions of the history, as `after_epoch` of `fit`
     speed: str = "auto",  # a name in SPEEDS
+    identities: Sequence[dict] = None,  # S dicts, as `identity` of `fit`
 ) -> list:  # S results, as `fit` returns
     """Train several models of one shape at once, each on its own batches.
 
@@ -322,10 +330,10 @@ def fit_all(
     checkpoints = _one_for_each(models, "checkpoints", checkpoints)
     labels = _one_for_each(models, "labels", labels)
     after_epochs = _one_for_each(models, "after_epochs", after_epochs)
-    runs = []
-    columns = (models, trains, probes, checkpoints, labels, after_epochs)
-    for model, train, own_probes, checkpoint, label, after_epoch in zip(*columns, strict=True):
-        runs.append(_Run(model, train, list(own_probes or ()), checkpoint, label, after_epoch))
+    identities = _one_for_each(models, "identities", identities)
+    probes = [list(own_probes or ()) for own_probes in probes]
+    columns = (models, trains, probes, checkpoints, labels, after_epochs, identities)
+    runs = [_Run(*of_run) for of_run in zip(*columns, strict=True)]
 
     tf32 = precision_on(recipe.precision, "cuda") == "tf32"
     change_layout = len(models) == 1
@@ -352,11 +360,13 @@ def fit(
     other_mode_evals: dict = None,  # as `evals`, in the mode that the recipe does not evaluate in
     after_epoch: Callable = None,  # called with the history; an exception in it ends training
     speed: str = "auto",  # a name in SPEEDS
+    identity: dict = None,  # names the run: it continues only from a checkpoint that names it too
 ) -> dict:
     """Train a model, and evaluate it after each epoch.
 
     `after_epoch` is called once the epoch's checkpoint is saved. Raises `Refused` for a list of
-    models, and for a recipe that cannot be followed.
+    models, and for a recipe that cannot be followed; `CheckpointMismatch` for a checkpoint that is
+    damaged or of another run.
 
     Returns
         status: `done`, or `diverged` if a training loss was not finite
@@ -376,5 +386,6 @@ def fit(
         other_mode_evals,
         [after_epoch],
         speed,
+        [identity],
     )
     return results[0]
