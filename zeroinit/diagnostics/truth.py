@@ -7,7 +7,6 @@ __all__ = ['UPDATES', 'STANDARD_ERRORS', 'loss_of_each', 'loss_of_chance', 'tens
            'is_above_zero', 'train_and_judge']
 
 # %% ../../nbs/diagnostics/04_truth.ipynb #089524a0
-import copy
 import math
 from dataclasses import dataclass
 
@@ -24,13 +23,16 @@ def loss_of_each(
     batch_size: int,  # examples of a forward pass
 ) -> Tensor:  # (N,) cross entropy
     "The loss of each example, in training mode."
-    model = copy.deepcopy(model).train()
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    model.train()
     found = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         batches = zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
         for x, y in batches:
             found.append(F.cross_entropy(model(x), y, reduction="none"))
+        for name, value in model.named_buffers():
+            value.copy_(buffers[name])  # running averages
     return torch.cat(found)
 
 
@@ -130,6 +132,25 @@ def _answer(before, after, chance, unmoved):
     return "does not learn"
 
 
+def _train(model, inputs, labels, lr, batch_size, updates):
+    "Train with Adam on batches that are drawn without replacement."
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if not trainable:
+        return
+    optimizer = torch.optim.Adam(trainable, lr, fused=True)
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        order = []
+        for _ in range(updates):
+            if len(order) < batch_size:
+                order = torch.randperm(len(inputs), generator=generator).tolist()
+            batch, order = order[:batch_size], order[batch_size:]
+            optimizer.zero_grad()
+            F.cross_entropy(model.train()(inputs[batch]), labels[batch]).backward()
+            optimizer.step()
+
+
 def train_and_judge(
     model: nn.Module,  # classifier; trained in place
     inputs: Tensor,  # (N, ...) fixed training set
@@ -144,26 +165,8 @@ def train_and_judge(
     initial = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     before = loss_of_each(model, inputs, labels, batch_size)
 
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr)
-    generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        order = []
-        for _ in range(updates):
-            if len(order) < batch_size:
-                order = torch.randperm(len(inputs), generator=generator).tolist()
-            batch, order = order[:batch_size], order[batch_size:]
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model.train()(inputs[batch]), labels[batch])
-            if not loss.isfinite():
-                break
-            loss.backward()
-            optimizer.step()
-
+    _train(model, inputs, labels, lr, batch_size, updates)
     after = loss_of_each(model, inputs, labels, batch_size)
-    if not loss.isfinite():
-        after = torch.full_like(after, math.nan)
     unmoved = []
     if after.isfinite().all():
         unmoved = unmoved_tensors(model, inputs[:batch_size], tensors, initial)
