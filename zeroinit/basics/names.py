@@ -16,7 +16,10 @@ def printable(
     text: object,  # a name or a path; anything else as `str` writes it
 ) -> str:
     "Text for one line of a message: control characters and bytes that are not UTF-8 are escaped."
-    text = str(text).encode("utf-8", "backslashreplace").decode()
+    text = str(text)
+    if text.isprintable():
+        return text
+    text = text.encode("utf-8", "backslashreplace").decode()
     characters = []
     for character in text:
         if character.isprintable():

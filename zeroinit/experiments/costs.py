@@ -6,9 +6,11 @@
 __all__ = ['timed_epochs', 'gpu_hours']
 
 # %% ../../nbs/experiments/11_costs.ipynb #80c542ac
-import json
+import math
+import warnings
 
 from ..basics.files import at_root
+from ..basics.reading import Unreadable, read_json
 from .config import Experiment
 
 # %% ../../nbs/experiments/11_costs.ipynb #6124609c
@@ -26,11 +28,32 @@ _PRECISIONS = {"autocast": "bf16"}  # as the timed epochs name them
 def timed_epochs(
     root="results",  # folder of results
 ) -> list:  # of dicts with model, data, precision, speed, seeds and epoch_s
-    "Every epoch that was timed on a GPU."
+    "Every epoch that was timed on a GPU; a file that is damaged is left out with a warning."
     timed = []
     for path in sorted((at_root(root) / "epoch_times").glob("*.json")):
-        timed += json.loads(path.read_text())
+        try:
+            timed += _timed_in(path)
+        except Unreadable as error:
+            warnings.warn(f"{error}; it is left out", stacklevel=2)
     return timed
+
+
+def _timed_in(path):
+    "The rows of a file of timed epochs. Raise `Unreadable` if a value is missing or has no sense."
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise Unreadable(path, "it holds no list")
+    for row in rows:
+        if not isinstance(row, dict):
+            raise Unreadable(path, "it holds a row that is no table")
+        for name in ("model", "data", "precision"):
+            if not isinstance(row.get(name), str):
+                raise Unreadable(path, f"a row has no {name}")
+        for name in ("seeds", "epoch_s"):
+            value = row.get(name)
+            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise Unreadable(path, f"a row has no {name}")
+    return rows
 
 
 def gpu_hours(

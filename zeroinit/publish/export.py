@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..basics.errors import Refused
 from ..basics.files import at_root
+from ..basics.names import path_below
 from ..diagnostics.probes import STATISTICS
 from ..experiments.config import config_hash, scheme_label
 from ..experiments.records import records
@@ -64,6 +65,8 @@ def _write_events(
 
     for layer, updates in record["probes"].get("gradients", {}).get("weights", {}).items():
         for step, row in enumerate(updates, 1):
+            if None in row:  # of a run that diverged
+                continue
             tag, histogram = f"gradient/{layer}", quantile_histogram(row)
             writer.add_histogram_raw(tag, **histogram, global_step=step)
 
@@ -72,13 +75,18 @@ def _write_events(
     writer.add_text("settings", "\n".join(f"    {name}: {value}" for name, value in items))
 
 # %% ../../nbs/publish/01_export.ipynb #f1a00011
+_LONGEST_LABEL = 200  # bytes of a scheme in the name of a folder
+
+
 def _events_folder(out, record):
     "Return a run's folder: <dataset>/<model>/<scheme>-<hash8>/seed<k>."
     config = record["config"]
     model = config["model"].replace(":", "-").replace("/", "-")
-    scheme = scheme_label(config["init"], config["init_args"])
-    experiment = f"{scheme}-{config_hash(config)}"
-    return at_root(out) / config["dataset"] / model / experiment / f"seed{record['seed']}"
+    # arguments of a scheme may be any text, of any length
+    scheme = scheme_label(config["init"], config["init_args"]).replace("/", "-")
+    scheme = scheme.encode()[:_LONGEST_LABEL].decode(errors="ignore")
+    names = (config["dataset"], model, f"{scheme}-{config_hash(config)}", f"seed{record['seed']}")
+    return path_below(at_root(out), *names)
 
 
 def write_tensorboard(
