@@ -6,6 +6,7 @@ The same command completes them, and the records are those of an undisturbed sui
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import zeroinit
 from zeroinit.data.datasets import load, write_npz
 
 TESTS = Path(__file__).resolve().parent
+TOP = TESTS.parent
 EPOCHS = 40  # of a run of the small suite
 ON_CPU = ("--jobs", "2", "--device", "cpu")
 
@@ -457,6 +459,43 @@ def test_a_bare_machine_leaves_the_same_records(tree, tiny, bare, tmp_path):
     assert len(left) == 2 and left == all_numbers(tmp_path / "whole/results")
     # the run goes on from torch's own checkpoint
     assert {names.count("epoch") for names in events(tmp_path / "bare").values()} == {100}
+
+
+@pytest.mark.slow
+def test_two_archives_on_a_bare_machine(bare, tmp_path):
+    """The commands of docs/offline.md, with a smaller run, where git and papermill are missing."""
+    if not (TOP / ".git").exists():
+        pytest.skip("this is no git checkout")
+    page = (TOP / "docs/offline.md").read_text()
+    pack, run, _ = re.findall(r"^```sh\n(.*?)^```", page, re.S | re.M)
+    clone, machine, path = tmp_path / "clone", tmp_path / "machine", tmp_path / "bin"
+    for folder in (machine, path):
+        folder.mkdir()
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{TOP}", clone], check=True)
+    data = tmp_path / "data"
+    write_small_mnist(data / "cifar10.npz")  # its content does not matter
+    env = os.environ | dict(ZEROINIT_DATA=str(data))
+    subprocess.run(["sh", "-ec", pack], cwd=clone, env=env, check=True)
+    for archive in ("zeroinit.tar.gz", "data.tar.gz"):
+        (clone / archive).rename(machine / archive)
+
+    for name in ("tar", "gzip", "mkdir", "sh"):
+        (path / name).symlink_to(shutil.which(name))
+    (path / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    (path / "python3").chmod(0o755)
+    longer, smaller = "schicho-cifar --only 'cnn default clean'", "demo --only 'logistic .* seed 0'"
+    assert longer in run
+    env = dict(PATH=str(path), PYTHONPATH=str(bare), HOME=str(tmp_path), OMP_NUM_THREADS="1")
+    run = run.replace(longer, f"{smaller} --device cpu --results-root ../records")
+    settings = dict(cwd=machine, env=env, capture_output=True, text=True)
+    done = subprocess.run(["sh", "-ec", run], check=False, **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=clone, text=True).strip()
+    (record,) = (machine / "records").glob("*/*/*/seed0.json")
+    env = json.loads(record.read_text())["env"]
+    assert (env["git"], env["dirty"]) == (commit, None)
+    assert (machine / "data/cifar10.npz").exists() and (machine / "records.tar.gz").exists()
 
 
 def test_notebooks_leave_the_same_records_and_themselves(tiny, expected, tmp_path):

@@ -652,6 +652,7 @@ TOC_SECTIONS = {
         "docs/rerun",
         "docs/suites",
         "docs/cluster",
+        "docs/offline",
         "docs/records",
         "docs/extend",
         "docs/dead",
