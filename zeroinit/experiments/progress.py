@@ -9,6 +9,9 @@ __all__ = ['TERMINAL_VARIABLE', 'duration_text', 'open_terminal', 'can_draw_here
 import os
 import sys
 import time
+from contextlib import contextmanager
+
+from ..basics.output import say
 
 # %% ../../nbs/experiments/09_progress.ipynb #cb485e6a
 def duration_text(
@@ -43,7 +46,7 @@ def can_draw_here() -> bool:
     "Whether this process has a terminal, or a notebook that a user looks at, to draw a bar in."
     if TERMINAL_VARIABLE in os.environ:  # papermill executes the notebook
         return False
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         return True
     if "IPython" not in sys.modules:
         return False
@@ -81,17 +84,28 @@ class RunProgress:
         self.start_epochs = self.done
         self.terminal = open_terminal()
         if self.terminal is not None or can_draw_here():
-            self.bar = self._make_bar()
+            with self._or_no_bar():
+                self.bar = self._make_bar()
         self.every = self.LINE_EVERY if self.bar is None else self.BAR_EVERY
         self.next_report = self.start + self.every
         return self
 
     def __exit__(self, *_):
-        if self.bar is not None:
-            self._draw()
-            self.bar.close()
-        if self.terminal is not None:
-            self.terminal.close()
+        with self._or_no_bar():
+            if self.bar is not None:
+                self._draw()
+                self.bar.close()
+            if self.terminal is not None:
+                self.terminal.close()
+
+    @contextmanager
+    def _or_no_bar(self):
+        "Go on without a bar if it cannot be drawn: the terminal was closed, or a disk is full."
+        try:
+            yield
+        except (OSError, ValueError):
+            self.bar = None
+            self.every = self.LINE_EVERY
 
     def _make_bar(self):
         settings = dict(
@@ -143,7 +157,8 @@ class RunProgress:
 
     def _report(self, now):
         if self.bar is not None:
-            self._draw()
+            with self._or_no_bar():
+                self._draw()
             return
         seconds = now - self.start
         text = f"{self._place()}, {duration_text(seconds)} so far"
@@ -153,7 +168,7 @@ class RunProgress:
             text += f", about {duration_text(left)} left"
         if self.score:
             text += f", {self.score}"
-        print(text, flush=True)
+        say(text)
 
     def _draw(self):
         self.bar.n = self.epochs_done

@@ -8,6 +8,7 @@ __all__ = ['EQUAL', 'ROUNDING', 'DIFFERENT', 'BEGIN_TOLERANCE', 'Comparison', 'b
 
 # %% ../../nbs/experiments/12_verification.ipynb #dec91c4e
 import math
+import os
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from ..data.datasets import DATASETS
 from .config import DEFAULTS, Experiment
 from .context import RunContext
 from .records import read_record, results_path
-from .resolve import dataset_name
+from .resolve import dataset_name, resolve
 from .runner import find_device, images_on, run
 
 # %% ../../nbs/experiments/12_verification.ipynb #2867a2de
@@ -113,19 +114,19 @@ def find_record(
 ) -> Path:
     "The file of a record. Raise `Refused` if there is none."
     path = Path(path).expanduser()
-    found = path if path.exists() else at_root(path)
-    if found.is_dir():
+    found = path if os.path.lexists(path) else at_root(path)
+    if os.path.isdir(found):
         raise Refused(f"{path} is a folder; name a record in it, as seed0.json")
-    if not found.exists():
+    if not os.path.lexists(found):
         raise Refused(f"there is no record {path}")
-    return found.resolve()
+    return Path(os.path.abspath(found))  # a link keeps its name, which is the record's place
 
 # %% ../../nbs/experiments/12_verification.ipynb #43773a14
 def recorded_experiment(
     record: dict,  # see `read_record`
     dataset: str = None,  # path of the .npz, for a record of images from a file
 ) -> Experiment:
-    "The experiment of a record. Raise `Refused` if its images cannot be had."
+    "The experiment of a record. Raise `Refused` if it cannot be run, or its images cannot be had."
     settings = {name: record["config"][name] for name in DEFAULTS}
     name = settings["dataset"]
     if dataset is not None:
@@ -135,14 +136,24 @@ def recorded_experiment(
         settings["dataset"] = given
     elif name not in DATASETS:
         raise Refused(f"{name} is not a registered data set; name its .npz with --dataset FILE")
+    resolve(**settings)  # refuses settings of a record that no run can have
     return Experiment(**settings)
 
 # %% ../../nbs/experiments/12_verification.ipynb #609ca8d9
+_MOST_THREADS = 1024
+
+
 @contextmanager
 def _threads_of(record):
-    "Compute with as many threads as a record's run did: the order of additions depends on it."
+    """Compute with as many threads as a record's run did: the order of additions depends on it.
+
+    Raise `Refused` for a number of threads that no machine has.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(record["env"].get("threads") or before)
+    threads = record["env"].get("threads") or before
+    if threads > _MOST_THREADS:
+        raise Refused(f"the record is of {threads} threads; {_MOST_THREADS} can be had at most")
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

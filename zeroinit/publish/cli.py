@@ -11,11 +11,20 @@ import os
 import re
 import sys
 import time
+import warnings
+from contextlib import contextmanager
 from itertools import chain
 
 import zeroinit
 from ..basics.errors import Refused
 from ..basics.files import at_root
+from ..basics.names import printable
+from zeroinit.basics.output import (
+    drop_output,
+    keep_standard_streams,
+    never_fail_to_print,
+    say,
+)
 from ..experiments.options import RUN_OPTIONS
 from ..experiments.suites import SUITES
 from ..sweep.driver import format_table, list_runs, plan_suite, run_suite, suite_status
@@ -61,6 +70,7 @@ def _time_left(rows):
 def _run(args):
     if args.dry_run:
         return _print_missing_runs(args)
+    never_fail_to_print()  # records and logs are enough
     return run_suite(
         args.suite,
         only=args.only,
@@ -79,10 +89,12 @@ def _run(args):
 
 
 def _print_missing_runs(args):
-    from zeroinit.experiments.records import is_done, results_path
+    from zeroinit.experiments.records import is_done, results_path, warn_of_damage
 
     for name, experiment, seed in list_runs(args.suite, args.only, args.part):
-        if args.force or not is_done(results_path(args.results_root, experiment, seed)):
+        path = results_path(args.results_root, experiment, seed)
+        if args.force or not is_done(path):
+            warn_of_damage(path)
             print(name)
 
 # %% ../../nbs/publish/04_cli.ipynb #7d90f3ce
@@ -176,6 +188,7 @@ def _evidence(args):
 # %% ../../nbs/publish/04_cli.ipynb #fadf3a7b
 def _verify(args):
     "Run a record again; the exit code is 1 if something else comes out."
+    never_fail_to_print()  # the exit code says the same
     from zeroinit.experiments.records import read_record
     from zeroinit.experiments.verification import DIFFERENT, find_record, verify
 
@@ -520,19 +533,56 @@ def main(
     argv=None,  # arguments; None: those of the command line
 ):  # an exit code
     "The `zeroinit` command."
-    args = make_parser().parse_args(argv)
+    keep_standard_streams()
     try:
-        _check_arguments(args)
-        return args.function(args) or 0
+        args = make_parser().parse_args(argv)  # which may print help, and exit
+        with _warnings_on_one_line():
+            _check_arguments(args)
+            code = args.function(args) or 0
+        sys.stdout.flush()
+        return code
     except Refused as error:
-        print(f"zeroinit: {error}", file=sys.stderr)
+        say(f"zeroinit: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("zeroinit: stopped; the same command goes on from here", file=sys.stderr)
+        say("zeroinit: stopped; the same command goes on from here", sys.stderr)
         return 130
     except BrokenPipeError:  # as in `zeroinit list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as error:
+        what = printable(error.filename) if error.filename else "the output"
+        say(f"zeroinit: could not write or read {what} ({error.strerror or error})", sys.stderr)
+        return 2
+    finally:
+        _flush_or_drop()
+
+
+@contextmanager
+def _warnings_on_one_line():
+    "Print each of our warnings once, on a line of its own; others as Python does."
+    ours = os.path.dirname(zeroinit.__file__) + os.sep
+    shown = set()
+    with warnings.catch_warnings():
+        show_as_python_does = warnings.showwarning
+
+        def show(message, category, filename, lineno, file=None, line=None):
+            if not filename.startswith(ours):
+                show_as_python_does(message, category, filename, lineno, file, line)
+            elif str(message) not in shown:
+                shown.add(str(message))
+                say(f"zeroinit: {message}", sys.stderr)
+
+        warnings.showwarning = show
+        warnings.filterwarnings("always", category=UserWarning, module="zeroinit")
+        yield
+
+
+def _flush_or_drop():
+    "Flush standard output; drop what it holds if that fails, so that Python's end is quiet."
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        drop_output(sys.stdout)
 
 
 def _check_arguments(args):

@@ -21,6 +21,7 @@ import pandas as pd
 
 from ..basics.errors import Refused
 from ..basics.files import at_root, write_atomically
+from ..basics.names import printable
 from ..evidence.cells import WORDS, evidence_cells
 from ..evidence.claims import CLAIMS, DATASET_TITLES
 from ..evidence.verdicts import effects, verdicts
@@ -928,6 +929,11 @@ def _experiment_entries(found, cells, results_root):
         if experiment_hash in wanted
     }
 
+# %% ../../nbs/publish/02_explorer.ipynb #335e5f03
+def _embedded(data):
+    "Return data as JSON for a script element, which ends at no part of it."
+    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00052
 def _slots(found, results_root):
     "Return what fills the page's slots if there are records."
@@ -964,8 +970,7 @@ def _slots(found, results_root):
     _, bundle = _altair()
     return dict(
         about=f"<p>{about}</p>",
-        # a script element ends at the first "</"
-        told=json.dumps(data, allow_nan=False).replace("</", "<\\/"),
+        told=_embedded(data),
         map=map_legend() + f'<div class="scrolls">{map_table(cells, clickable=True)}</div>',
         mapstyle=map_style(),
         verdicts=_verdict_table(judged),
@@ -976,12 +981,12 @@ def _slots(found, results_root):
 
 def _empty_slots(results_root):
     "Return what fills the page's slots if there are no records."
-    folder = html.escape(str(results_root))
+    folder = html.escape(printable(results_root))
     about = (
         f"<p><b>There are no records in {folder} yet:</b> <code>zeroinit run demo</code> makes "
         "some, and <code>zeroinit explorer</code> this page anew.</p>"
     )
-    return dict(about=about, told=json.dumps(dict(groups=[], claims=[])))
+    return dict(about=about, told=_embedded(dict(groups=[], claims=[])))
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00054
 def _template():
@@ -1006,8 +1011,10 @@ def explorer_page(
         warnings.simplefilter("always")
         found = records(results_root)
     slots = _slots(found, results_root) if found else _empty_slots(results_root)
+    root, shown_root = printable(at_root(results_root)), printable(results_root)
     for warning in caught:
-        message = str(warning.message).replace(str(at_root(results_root)), str(results_root))
+        warnings.warn(str(warning.message), stacklevel=2)
+        message = str(warning.message).replace(root, shown_root)
         slots["about"] += f"<p><b>Left out:</b> {html.escape(message)}</p>"
     return re.sub(r"<!--(\w+)-->", lambda slot: slots.get(slot[1], ""), _template())
 

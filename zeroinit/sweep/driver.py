@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from ..basics.errors import Refused, pick, shown
 from ..basics.files import at_root, ensure_writable
+from ..basics.output import say
 from ..experiments.config import Experiment
 from ..experiments.costs import gpu_hours, timed_epochs
 from ..experiments.locks import is_locked, remove_leftovers
@@ -299,8 +300,14 @@ def _format_cell(value):
     return str(value)
 
 # %% ../../nbs/sweep/03_driver.ipynb #c1f80d9b
+_FINISHING = b"\nzeroinit: finishing the running epochs; once more stops at once\n"
+
+
 class StopRequest:
-    "Handles Ctrl-C and SIGTERM while entered; a call returns whether a stop was requested."
+    """Handles Ctrl-C and SIGTERM while entered; a call returns whether a stop was requested.
+
+    Meanwhile the terminal may be closed: SIGHUP is ignored.
+    """
 
     def __init__(self):
         self.signal = None  # that requested the stop
@@ -314,6 +321,8 @@ class StopRequest:
             for s in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(s) != signal.SIG_IGN:
                     self.before[s] = signal.signal(s, self._handle)
+            if hasattr(signal, "SIGHUP"):
+                self.before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
     def __exit__(self, *_):
@@ -324,7 +333,8 @@ class StopRequest:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = number
-        os.write(2, b"\nzeroinit: finishing the running epochs; once more stops at once\n")
+        with suppress(OSError):  # the terminal may be closed, or the disk full
+            os.write(2, _FINISHING)
 
 # %% ../../nbs/sweep/03_driver.ipynb #f7a091e5
 def prepare_folders_and_data(
@@ -353,7 +363,7 @@ def wait_for_others(
     jobs = _unfinished(jobs)
     if jobs:
         runs = sum(job.seeds for job in jobs)
-        print(f"waiting for another process, which is doing {runs} runs", flush=True)
+        say(f"waiting for another process, which is doing {runs} runs")
     while jobs and not stop_requested():
         free = _unfinished([job for job in jobs if _is_free(job)])
         if free:
@@ -400,9 +410,9 @@ class SuiteProgress:
             words += f", {outcome.text}"
         if outcome.seconds:
             words += f" ({outcome.seconds:.1f} s)"
-        print(f"{self.counts.total()}/{self.total} {job.name}: {words}", flush=True)
+        say(f"{self.counts.total()}/{self.total} {job.name}: {words}")
         for note in outcome.notes:
-            print(f"  note: {note}", flush=True)
+            say(f"  note: {note}")
 
     def settle(self, free):
         "After a wait: forget the free jobs, count those that others have done, keep the rest."
@@ -446,7 +456,7 @@ def _cluster_engine(address, gpus_per_run, jobs_at_a_time, stop_requested):
     "A function from jobs to outcomes, on a Ray cluster."
     from zeroinit.sweep.ray_cluster import run_on_ray
 
-    print(f"joining the Ray cluster at {address}", flush=True)
+    say(f"joining the Ray cluster at {address}")
     return lambda todo: run_on_ray(todo, address, gpus_per_run, jobs_at_a_time, stop_requested)
 
 # %% ../../nbs/sweep/03_driver.ipynb #9899e897
@@ -483,7 +493,7 @@ def _local_engine(
         check_speed(speed, device_type)
     plural = "s" if threads > 1 else ""
     on_gpus = f", on {len(gpus)} GPUs" if gpus else ""
-    print(f"{jobs_at_a_time} at a time, {threads} thread{plural} each{on_gpus}", flush=True)
+    say(f"{jobs_at_a_time} at a time, {threads} thread{plural} each{on_gpus}")
 
     def run_jobs(todo):
         if gpus:  # a worker sees only the GPU that it is given
@@ -531,7 +541,7 @@ def _print_summary(suite, progress, seconds, stopped, forced):
     line = f"{suite}: {counts['done'] + counts['diverged']} runs in {seconds:.0f} s"
     if remarks:
         line += f"; {', '.join(remarks)}"
-    print(line, flush=True)
+    say(line)
 
 # %% ../../nbs/sweep/03_driver.ipynb #53ed271f
 def run_suite(
@@ -575,12 +585,12 @@ def run_suite(
             todo.append(job)
         else:
             remove_leftovers(job.path)
-    print(f"{suite}: {len(runs)} runs, {len(runs) - len(todo)} done, {len(todo)} to do", flush=True)
+    say(f"{suite}: {len(runs)} runs, {len(runs) - len(todo)} done, {len(todo)} to do")
     if not todo:
         return 0
     logs = "notebooks and logs" if text else "logs"
     reason = f"; without notebooks, for {why_no_notebook()}" if notebook and not text else ""
-    print(f"records: {records}; {logs}: {runs_folder(records)}{reason}", flush=True)
+    say(f"records: {records}; {logs}: {runs_folder(records)}{reason}")
 
     # the process that workers are forked from starts while the data sets are checked
     processes = None if ray else process_context(bool(text))

@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from ..basics.files import root
+from ..basics.files import literal_path, root
+from ..basics.output import keep_standard_streams, never_fail_to_print, say
 from ..experiments.progress import TERMINAL_VARIABLE
 
 # %% ../../nbs/sweep/04_papermill_output.ipynb #0a473eb4
@@ -86,10 +87,10 @@ def with_output(
     except OSError:
         return args  # papermill reports what it cannot write
     output = folder / f"run_experiment-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.ipynb"
-    print(f"executed notebook: {os.path.relpath(output)}", file=sys.stderr)
+    say(f"executed notebook: {os.path.relpath(output)}", sys.stderr)
     if "--" in args:
-        return [*args, str(output)]
-    return [*args, "--", str(output)]
+        return [*args, literal_path(output)]
+    return [*args, "--", literal_path(output)]
 
 # %% ../../nbs/sweep/04_papermill_output.ipynb #37bef70a
 _SHOW = ("--stdout-file", "--stderr-file")
@@ -123,7 +124,7 @@ def show_error(kind, error, traceback):
     "The hook for exceptions that end papermill: an error that has no traceback is one sentence."
     lines = getattr(error, "traceback", ())
     if kind.__name__ == "PapermillExecutionError" and len(lines) == 1:
-        print(lines[0], file=sys.stderr)
+        say(lines[0], sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
 
@@ -146,6 +147,9 @@ class UnusedHandler:
 
 # %% ../../nbs/sweep/04_papermill_output.ipynb #4804f947
 if is_papermill(sys.argv, sys.orig_argv):
+    # a run goes on when its terminal is closed, or the disk under its output is full
+    keep_standard_streams()
+    never_fail_to_print()
     arguments = with_output(sys.argv[1:])
     sys.argv[1:] = with_display(arguments)
     if sys.argv[1:] != arguments:

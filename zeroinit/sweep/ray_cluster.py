@@ -29,6 +29,7 @@ from threading import Event, Thread, Timer
 
 from ..basics.errors import Refused, Unwritable
 from ..basics.files import write_atomically
+from ..basics.output import say
 from ..experiments.context import RunContext
 from ..experiments.locks import Busy, run_lock
 from ..experiments.records import code_version, read_record, run_path, runs_folder
@@ -58,7 +59,15 @@ def results_folder_on_node(
     if (runs_folder(Path(root)) / name).exists():
         return Path(root)
     # not a temporary folder of the task: the next task continues from its checkpoints
-    return Path(tempfile.gettempdir()) / f"zeroinit-{getpass.getuser()}{mark}" / "results"
+    return Path(tempfile.gettempdir()) / f"zeroinit-{_user_name()}{mark}" / "results"
+
+
+def _user_name():
+    "The user's name, or the number of a user who has none, as in some containers."
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"user{os.getuid()}"
 
 # %% ../../nbs/sweep/02_ray_cluster.ipynb #96c0fd3b
 ENDINGS = (".json", ".log", ".ipynb", ".safetensors")  # of the files that a run leaves
@@ -330,7 +339,7 @@ def _exit_after(seconds, address):
 
     def give_up():
         message = f"zeroinit: no Ray cluster answered at {address} within {seconds:.0f} s"
-        print(f"{message}; {TOKEN_HINT}", file=sys.stderr, flush=True)
+        say(f"{message}; {TOKEN_HINT}", sys.stderr)
         os._exit(2)
 
     timer = Timer(seconds, give_up)

@@ -72,7 +72,7 @@ def evaluate_in_other_mode(
 # %% ../../nbs/training/06_loop.ipynb #ab1b4bf7
 def _can_draw():
     "Is there a terminal or a notebook to draw a progress bar in?"
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         return True
     if "IPython" not in sys.modules:
         return False
