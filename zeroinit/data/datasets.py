@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ..basics.errors import Refused, pick
-from ..basics.files import ensure_writable, write_atomically
+from ..basics.files import ensure_writable, user_path, write_atomically
 
 # %% ../../nbs/data/00_datasets.ipynb #6fc5be42
 @dataclass(frozen=True)
@@ -479,13 +479,19 @@ def data_root(
     root: str | Path = None,  # a folder, or None
 ) -> Path:  # of data sets and their caches
     "The folder of data sets: `root`, else $ZEROINIT_DATA, else one in the user's cache."
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "zeroinit"
-    return Path(root or os.environ.get("ZEROINIT_DATA") or cache).expanduser().resolve()
+    given = root or os.environ.get("ZEROINIT_DATA")
+    if given:
+        return user_path(given).resolve()
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # a user without a home folder, as in some containers
+        cache = Path(tempfile.gettempdir())
+    return (cache / "zeroinit").resolve()
 
 # %% ../../nbs/data/00_datasets.ipynb #7a890e4b
 def _load_arrays(name, root):
     if name.lower().endswith(".npz"):
-        return read_npz(Path(name).expanduser())
+        return read_npz(user_path(name))
     registered = DATASETS[pick(name, DATASETS, "data set (or path to an .npz)")]
     folder = data_root(root)
     if not registered.cache:

@@ -8,10 +8,12 @@ __all__ = ['SHORT', 'WORTH_A_LINE', 'papermill_command', 'seconds_per_image', 'E
 
 # %% ../../nbs/experiments/13_requests.ipynb #8158dd30
 import json
+import os
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..basics.errors import Refused
@@ -25,6 +27,7 @@ from .records import is_done, read_record, results_path
 from .resolve import SchemeDoesNotFit, recipe_of, resolve
 from zeroinit.experiments.runner import (
     EVALUATION_COST,
+    check_batches,
     find_device,
     has_equal_neurons,
     images_on,
@@ -67,11 +70,12 @@ def seconds_per_image(
 
 def _measure(e, images, size, speed):
     "Seconds for an image: the shortest of three updates after a first one, on a busy machine too."
-    train, _ = make_batches(e, images, seed=0)
+    train, evals = make_batches(e, images, seed=0)
     x = train.first_images(size)
     y = train.y.index_select(0, train.rows[:size])
     x = train.prepare(x)
     model = initial_model(e, 0, images.image_shape, len(images.classes), x)
+    check_batches(e, model, train, evals)
     if speed == "compile":
         speed = "auto"  # to compile would take longer than to measure
     if has_equal_neurons(model):
@@ -199,6 +203,7 @@ def committed_line(
     return f"  the committed record, {_shown_path(path)}, is {comparison}"
 
 # %% ../../nbs/experiments/13_requests.ipynb #1d4f508c
+_ALL_OPTIONS = {option.name for option in OPTIONS}
 _RUN_DEFAULTS = {option.name: option.default for option in RUN_OPTIONS}
 
 
@@ -291,8 +296,15 @@ def request(
     return Request(e, options, values)
 
 
+_DATA_TYPES = (
+    *(type(None), bool, int, float, complex, str, bytes, os.PathLike),
+    *(dict, list, tuple, set, frozenset, np.generic),
+)
+
+
 def _may_be_parameter(name, value):
-    "Whether a global of a notebook may be a parameter: a plain value that is not IPython's own."
-    plain_types = (type(None), bool, int, float, str, dict, list, tuple)
+    "Whether a global of a notebook is a parameter, or data that its user may take for one."
+    if name in _ALL_OPTIONS or not isinstance(name, str):
+        return True
     of_ipython = name.startswith("_") or name in ("In", "Out")
-    return isinstance(value, plain_types) and not of_ipython
+    return isinstance(value, _DATA_TYPES) and not of_ipython

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from ..basics.errors import Refused, pick
+from ..basics.errors import Refused, pick, shown
+from ..basics.files import user_path
 from ..data.batches import augmentation
 from ..data.datasets import DATASETS, load
 from .config import Experiment
@@ -34,6 +35,9 @@ class DatasetFile(str):
         return self
 
 # %% ../../nbs/experiments/06_resolve.ipynb #4c5fb0cd
+_LONGEST_STEM = 200  # bytes: the name of a folder of records, which has a few more, has up to 255
+
+
 def dataset_name(
     given: str,  # a data set's name, or the path of an .npz
 ) -> str:  # the name itself, or a `DatasetFile` named stem-hash8
@@ -42,10 +46,15 @@ def dataset_name(
         return given
     if not given.lower().endswith(".npz"):
         return pick(given, DATASETS, "data set (or path to an .npz)")
-    path = Path(given).expanduser()
+    path = user_path(given)
     if not path.is_file():
         raise Refused(f"there is no file {path}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if len(path.stem.encode()) > _LONGEST_STEM:
+        raise Refused(f"the name {shown(path.name)} is too long; rename the file to a short one")
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise Refused(f"{path} cannot be read ({error.strerror})") from None
     return DatasetFile(f"{path.stem}-{digest[:8]}", str(path.resolve()))
 
 # %% ../../nbs/experiments/06_resolve.ipynb #a9b9ec2d
@@ -149,9 +158,12 @@ def resolve(
 ) -> Experiment:  # with a value for every setting
     "Complete an experiment from its protocol. Raise `Refused` if it cannot be run."
     # the model comes first, since the default data set depends on it
-    model = read_value("model", given.get("model") or "fnn", "str")
-    builder(model)
-    dataset = given.get("dataset") or home_dataset(model)
+    named = {"model": "fnn"}
+    for name in ("model", "dataset"):
+        if given.get(name) is not None:
+            named[name] = read_value(name, given[name], "str")
+    builder(named["model"])
+    dataset = named.get("dataset") or home_dataset(named["model"])
     e = fill_in(**given | dict(dataset=dataset_name(dataset)))
 
     check_recipe(recipe_of(e))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGE_TENSORS', 'EVALUATION_COST', 'SEEDS_PER_BATCH', 'random_stream', 'initial_model', 'split_indices',
-           'make_batches', 'find_device', 'images_on', 'SeedRun', 'seed_runs', 'has_equal_neurons',
+           'make_batches', 'find_device', 'images_on', 'SeedRun', 'seed_runs', 'has_equal_neurons', 'check_batches',
            'epochs_in_checkpoint', 'train_seeds', 'seeds_per_batch', 'existing_record', 'run']
 
 # %% ../../nbs/experiments/10_runner.ipynb #c1285214
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from ..basics.errors import Refused
+from ..basics.errors import Refused, shown
 from ..basics.files import at_root, ensure_writable
 from ..data.batches import Batches, augmentation, pixel_scaling
 from ..data.datasets import holdout
@@ -27,6 +27,7 @@ from .config import Experiment
 from .context import RunContext, current_context
 from .locks import remove_leftovers, run_lock
 from .logs import Log, logged
+from .options import read_option
 from .progress import RunProgress
 from zeroinit.experiments.records import (
     DamagedRecord,
@@ -173,9 +174,9 @@ def find_device(
     try:
         if torch.device(name).type in ("cpu", "cuda"):
             return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError):
         pass
-    raise Refused(f"there is no device {name!r} here; choose auto or cpu")
+    raise Refused(f"there is no device {shown(name)} here; choose auto or cpu")
 
 # %% ../../nbs/experiments/10_runner.ipynb #22fe8523
 IMAGE_TENSORS = ("x_train", "y_train", "x_test", "y_test")  # of `Images`
@@ -260,11 +261,31 @@ def _check_last_batch(model, batches):
     "Raise `Refused` if batch norm would have to normalize a last batch of one image."
     norm = torch.nn.modules.batchnorm._BatchNorm
     has_batch_norm = any(isinstance(m, norm) for m in model.modules())
-    if has_batch_norm and batches.count % batches.size == 1:
+    if not has_batch_norm:
+        return
+    if batches.size == 1:
+        raise Refused(
+            "batch norm cannot normalize one image alone; choose a batch_size of 2 or more"
+        )
+    if batches.count % batches.size == 1:
         raise Refused(
             f"{batches.count} images in batches of {batches.size} leave one image alone, "
             "which batch norm cannot normalize; choose another batch_size, train_size or eval_size"
         )
+
+
+def check_batches(
+    e: Experiment,  # resolved
+    model: torch.nn.Module,
+    train: Batches,  # to train on
+    evals: dict,  # split name -> batches to evaluate on
+):
+    "Raise `Refused` if batch norm in training mode would get a single image."
+    normalized = [train]
+    if e.eval_mode == "train" or e.both_modes:
+        normalized += evals.values()
+    for batches in normalized:
+        _check_last_batch(model, batches)
 
 # %% ../../nbs/experiments/10_runner.ipynb #c57e60a3
 def epochs_in_checkpoint(
@@ -336,12 +357,7 @@ def _train(e, runs, images, quiet, speed, context):
     if len(runs) == 1 and speed != "plain":
         memory_format = fast_layout(models[0])
 
-    # batch norm in training mode cannot take a single image
-    normalized = [trains[0]]
-    if e.eval_mode == "train" or e.both_modes:
-        normalized += evals.values()
-    for batches in normalized:
-        _check_last_batch(models[0], batches)
+    check_batches(e, models[0], trains[0], evals)
 
     other_mode_evals = {}
     if e.both_modes:
@@ -555,6 +571,8 @@ def run(
 ) -> list[dict]:  # a record for each seed
     "Run an experiment's seeds; those that have a record are read instead."
     # check what can be checked before anything is loaded
+    seed, seeds = read_option("seed", seed), read_option("seeds", seeds)
+    force, together = read_option("force", force), read_option("together", together)
     root = ensure_writable(at_root(results_root))
     device = find_device(device)
     check_speed(speed, device.type)

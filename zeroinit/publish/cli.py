@@ -505,9 +505,10 @@ def _check_together(args):
 
 def _check_devices(args):
     part = args.gpus_per_run
-    if part is not None and not 0 <= part <= 1:
+    if part is not None and not (part == 0 or 0.001 <= part <= 1):
         raise Refused(
-            f"--gpus-per-run must be from 0 to 1, not {part:g}: a run uses one GPU at most"
+            f"--gpus-per-run must be from 0.001 to 1, or 0, not {part:g}: "
+            "a run uses one GPU at most"
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
         raise Refused(
@@ -586,7 +587,7 @@ def _flush_or_drop():
 
 
 def _check_arguments(args):
-    for name in ("results_root", "ray", "suite", "out", "record"):
+    for name in ("results_root", "data_root", "dataset", "ray", "suite", "out", "record"):
         if getattr(args, name, None) == "":
             raise Refused(f"{name.replace('_', '-')} is empty")
     if args.command == "run":

@@ -26,6 +26,7 @@ from nbformat.v4 import new_output
 from papermill.engines import Engine, papermill_engines
 
 from ..basics.errors import Refused
+from ..basics.files import literal_path
 
 # %% ../../nbs/sweep/00_notebooks.ipynb #71f5c08e
 def cell_outputs(
@@ -144,11 +145,12 @@ def execute_here(
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(notebook)  # papermill reads it from there
+    path = literal_path(out)
     errors = []
     try:
         papermill.execute_notebook(
-            str(out),
-            str(out),
+            path,
+            path,
             parameters,
             engine_name=ENGINE,
             kernel_name="python3",
