@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['DATASETS', 'TINY_IMAGENET_URL', 'TINY_IMAGENET_MD5', 'Images', 'check_arrays', 'write_npz', 'read_npz', 'holdout',
            'RegisteredDataset', 'dataset', 'digits', 'digits_parity', 'download_folder', 'read_torchvision', 'mnist',
-           'fashion_mnist', 'cifar10', 'cifar100', 'tiny_imagenet', 'data_root', 'load']
+           'fashion_mnist', 'cifar10', 'cifar100', 'tiny_imagenet', 'data_root', 'arrays_digest', 'load']
 
 # %% ../../nbs/data/00_datasets.ipynb #7ac57ac7
 import errno
+import hashlib
 import importlib.util
 import io
+import math
 import os
 import shutil
 import tempfile
@@ -29,6 +31,7 @@ from torch import Tensor
 
 from ..basics.errors import Refused, pick
 from ..basics.files import ensure_writable, user_path, write_atomically
+from ..basics.memory import memory_gib
 
 # %% ../../nbs/data/00_datasets.ipynb #6fc5be42
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _check_split(arrays, split, where):
         raise Refused(f"{where}: y_{split} is {y.dtype}; labels must be integers")
     if y.shape != x.shape[:1]:
         raise Refused(
-            f"{where}: y_{split} has shape {y.shape} for {len(x)} images; "
+            f"{where}: y_{split} has shape {y.shape} for {x.shape[0]} images; "
             "it must hold one label each"
         )
 
@@ -116,16 +119,10 @@ def _numbered_classes(arrays, where):
         "they must be 0 to K-1, or the file must name its classes"
     )
 
-# %% ../../nbs/data/00_datasets.ipynb #cebaf231
-def check_arrays(
-    arrays: dict,  # x_train, y_train, x_test, y_test and optionally classes
-    where: str,  # what an error calls them
-) -> dict:  # the same, with classes named
-    """Check that arrays are a data set: uint8 images, one integer label each, classes 0 to K-1.
-
-    Raise `Refused` if they are not.
-    """
-    missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays)
+# %% ../../nbs/data/00_datasets.ipynb #aba393fb
+def _check_shapes(arrays, where):
+    "Check types and shapes, of arrays or of `_Header`s; the numbers themselves are not looked at."
+    missing = {*_REQUIRED} - set(arrays)
     if missing:
         present = ", ".join(sorted(arrays)) or "nothing"
         raise Refused(f"{where} lacks {', '.join(sorted(missing))}; it holds {present}")
@@ -137,6 +134,20 @@ def check_arrays(
         raise Refused(
             f"{where}: training images are {train_shape}, test images {test_shape}; they must agree"
         )
+
+
+_REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+
+# %% ../../nbs/data/00_datasets.ipynb #cebaf231
+def check_arrays(
+    arrays: dict,  # x_train, y_train, x_test, y_test and optionally classes
+    where: str,  # what an error calls them
+) -> dict:  # the same, with classes named
+    """Check that arrays are a data set: uint8 images, one integer label each, classes 0 to K-1.
+
+    Raise `Refused` if they are not.
+    """
+    _check_shapes(arrays, where)
     labels = np.unique(np.concatenate([arrays["y_train"], arrays["y_test"]]))
     classes = arrays["classes"] if "classes" in arrays else _numbered_classes(arrays, where)
     if np.ndim(classes) != 1:
@@ -161,32 +172,138 @@ def write_npz(
     arrays = check_arrays(arrays, str(path))
     return write_atomically(path, lambda f: np.savez(f, **arrays))
 
+# %% ../../nbs/data/00_datasets.ipynb #4825f6de
+class _NotPlain(ValueError):
+    "A file is none of numpy's archives, or its arrays hold Python objects."
+
+
+@dataclass(frozen=True)
+class _Header:
+    "What an archive says of an array."
+
+    shape: tuple
+    dtype: np.dtype
+
+    @property
+    def ndim(self):
+        return len(self.shape)
+
+    @property
+    def size(self):
+        "In bytes."
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _read_header(archive, name):
+    "The header of an array in an archive. Raise ValueError if it does not fit its entry."
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is compressed in a way that numpy does not use")
+    with archive.open(entry) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"the header of {name} is of another version")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.hasobject:
+            raise _NotPlain
+        header = _Header(shape, dtype)
+        if min(shape, default=0) < 0 or file.tell() + header.size != entry.file_size:
+            raise ValueError(f"{name} has another size than its header says")
+    return header
+
+
+_MAX_ENTRIES = 1000
+_MAX_DIRECTORY = 2**20  # bytes
+
+
+def _check_directory(path):
+    "Raise `_NotPlain` for no zip archive, ValueError for one that is cut or has too many entries."
+    with open(path, "rb") as file:
+        begins_as_archive = file.read(2) == b"PK"
+        file.seek(max(os.path.getsize(path) - 2**16 - 100, 0))
+        tail = file.read()
+    if not begins_as_archive:
+        raise _NotPlain
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0:
+        raise ValueError("it is cut off")
+    size = int.from_bytes(tail[end + 12 : end + 16], "little")
+    long_end = tail.rfind(b"PK\x06\x06")
+    if long_end >= 0:  # of an archive over 4 GB
+        size = max(
+            size % (2**32 - 1), int.from_bytes(tail[long_end + 40 : long_end + 48], "little")
+        )
+    if size > _MAX_DIRECTORY:
+        raise ValueError("it holds too many entries")
+
 # %% ../../nbs/data/00_datasets.ipynb #390382a5
-def _is_no_plain_npz(error):
-    "Whether numpy's error says that a file is none of its archives, or holds Python objects."
-    # A single array (.npy) has no `with`; for the others numpy has no type of its own.
-    text = str(error)
-    return isinstance(error, TypeError) or "pickle" in text.lower() or "Object arrays" in text
+_MAX_RATIO = 100  # bytes of arrays for each byte of a compressed file
+_ALWAYS_READ = 2**28  # bytes of arrays that may be in a file of any size
+_MAX_CLASSES = 100_000
+_MAX_NAME_BYTES = 4000  # of a class
+
+
+def _check_sizes(headers, path):
+    "Raise `Refused` for arrays that are much larger than their file, or than the memory."
+    size = sum(header.size for header in headers.values())
+    file_size = os.path.getsize(path)
+    if size > max(_ALWAYS_READ, _MAX_RATIO * file_size):
+        raise Refused(
+            f"{path} has {file_size:,} bytes and would hold {size:,}; "
+            "save large arrays that are nearly constant with numpy.savez, uncompressed"
+        )
+    if 2 * size > memory_gib() * 2**30:  # as arrays, and as tensors
+        raise Refused(f"{path} holds {size:,} bytes, more than fit into the memory of this machine")
+    classes = headers.get("classes")
+    if classes is None:
+        return
+    if classes.dtype.kind not in "USiufb" or classes.dtype.itemsize > _MAX_NAME_BYTES:
+        raise Refused(f"{path}: classes is {classes.dtype}; it must be a list of names or numbers")
+    if classes.shape and classes.shape[0] > _MAX_CLASSES:
+        raise Refused(
+            f"{path} names {classes.shape[0]:,} classes; there may be {_MAX_CLASSES:,} at most"
+        )
+
+
+def _read_arrays(path, more):
+    "The arrays of an archive that are wanted, after their headers were checked."
+    _check_directory(path)
+    with zipfile.ZipFile(path) as archive:
+        present = {name.removesuffix(".npy") for name in archive.namelist()}
+        if len(archive.filelist) > _MAX_ENTRIES:
+            raise ValueError("it holds too many entries")
+        wanted = [name for name in (*_REQUIRED, "classes", *more) if name in present]
+        headers = {name: _read_header(archive, name) for name in wanted}
+        _check_shapes(headers or dict.fromkeys(sorted(present)[:9]), str(path))
+        _check_sizes(headers, path)
+        arrays = {}
+        for name in wanted:
+            with archive.open(f"{name}.npy") as file:
+                arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+        return arrays
 
 
 def read_npz(
     path: str | Path,  # an .npz, see `check_arrays`
+    more: tuple = (),  # names of further arrays to read if they are there
 ) -> dict:  # the arrays
     """Read and check an .npz.
 
-    Raise `Refused` if it is damaged, holds Python objects, or is no data set.
+    Raise `Refused` if it is damaged, holds Python objects, is too large, or is no data set.
     """
+    if not os.path.exists(path):
+        raise Refused(f"there is no file {path}")
+    if not os.path.isfile(path):
+        raise Refused(f"{path} is not a file")
     try:
-        with np.load(path, allow_pickle=False) as f:
-            arrays = {name: f[name] for name in f.files}
-    except FileNotFoundError:
-        raise Refused(f"there is no file {path}") from None
+        arrays = _read_arrays(path, more)
+    except Refused:
+        raise
+    except _NotPlain:
+        raise Refused(
+            f"{path} is no plain .npz or holds pickled Python objects, which are not read; "
+            "save plain arrays with numpy.savez"
+        ) from None
     except Exception as error:  # of numpy, zipfile or zlib, of many types
-        if _is_no_plain_npz(error):
-            raise Refused(
-                f"{path} is no plain .npz or holds pickled Python objects, which are not read; "
-                "save plain arrays with numpy.savez"
-            ) from None
         reason = str(error) or type(error).__name__
         raise Refused(
             f"{path} is damaged ({reason}); delete it and make or download it again"
@@ -227,6 +344,7 @@ class RegisteredDataset:
     classes: int = None  # how many; None: known only when it is loaded
     label: str = ""  # in figures and tables
     cache: bool = False  # whether to keep what was read as an .npz in the folder
+    digests: tuple = ()  # of its images, see `arrays_digest`, if they are known
 
 
 DATASETS = {}  # name -> RegisteredDataset
@@ -359,39 +477,90 @@ def _decode(open_split, where):
         classes=np.array(train.classes),
     )
 
+# %% ../../nbs/data/00_datasets.ipynb #faee2ad2
+_MNIST_FILES = {  # MD5 of the unpacked files
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+def _md5_of_file(path):
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _has_mnist_files(folder):
+    "Whether a folder holds MNIST's unpacked files. Raise `Refused` if one of them is another file."
+    paths = [folder / name for name in _MNIST_FILES]
+    if not all(path.is_file() for path in paths):
+        return False
+    for path in paths:
+        if _md5_of_file(path) != _MNIST_FILES[path.name]:
+            raise Refused(
+                f"{path} is damaged or not of MNIST (its checksum does not match); "
+                "delete it, or save images of your own as an .npz and give its path"
+            )
+    return True
+
 # %% ../../nbs/data/00_datasets.ipynb #bd0b71ce
 def read_torchvision(
     name: str,  # our name of the data set
     kind: str,  # the class in torchvision.datasets
     archives: str,  # where that class keeps its archives, as a pattern
     folder: Path,  # of all data sets
+    use_extracted: bool = True,  # whether unpacked files in the folder are known to be the original
 ) -> dict:  # see `check_arrays`
-    "Decode one of torchvision's data sets; it is downloaded if it is not in the folder."
+    """Decode one of torchvision's data sets; it is downloaded if it is not in the folder.
+
+    Archives in the folder are used if their checksums are those that torchvision knows.
+    """
     from torchvision import datasets
 
     torchvision_class = getattr(datasets, kind)
-    try:
-        return _decode(partial(torchvision_class, folder), f"{name} in {folder}")
-    except RuntimeError:  # it is not there
-        pass
+    if use_extracted:
+        try:
+            return _decode(partial(torchvision_class, folder), f"{name} in {folder}")
+        except RuntimeError:  # it is not there
+            pass
     with download_folder(name, folder, archives) as temporary:
         torchvision_class(temporary, download=True)
         return _decode(partial(torchvision_class, temporary), f"the download of {name}")
 
 
-@dataset(image_shape=(1, 28, 28), classes=10, label="MNIST", cache=True)
+@dataset(
+    image_shape=(1, 28, 28),
+    classes=10,
+    label="MNIST",
+    cache=True,
+    digests=("e52dae1ce28568f057bf695dd7e4a4e4b79a24c0bb242b70fe1c8782eefb317e",),
+)
 def mnist(folder: Path) -> dict:
     "Handwritten digits (LeCun et al. 1998)."
-    return read_torchvision("mnist", "MNIST", "MNIST/raw/*.gz", folder)
+    extracted = _has_mnist_files(folder / "MNIST/raw")
+    return read_torchvision("mnist", "MNIST", "MNIST/raw/*.gz", folder, extracted)
 
 
 @dataset(image_shape=(1, 28, 28), classes=10, label="Fashion-MNIST", cache=True)
 def fashion_mnist(folder: Path) -> dict:
     "Articles of clothing in the form of MNIST (Xiao et al. 2017)."
-    return read_torchvision("fashion_mnist", "FashionMNIST", "FashionMNIST/raw/*.gz", folder)
+    archives = "FashionMNIST/raw/*.gz"
+    return read_torchvision("fashion_mnist", "FashionMNIST", archives, folder, False)
 
 
-@dataset(image_shape=(3, 32, 32), classes=10, label="CIFAR-10", cache=True)
+@dataset(
+    image_shape=(3, 32, 32),
+    classes=10,
+    label="CIFAR-10",
+    cache=True,
+    digests=(
+        "8a13210c530d97b50d41eaddacbfa2fa099a8c5a36fa6fa8a705ee73edd4adfe",
+    ),  # sorted by class, as the committed records have it
+)
 def cifar10(folder: Path) -> dict:
     "Small photographs of 10 classes (Krizhevsky 2009)."
     return read_torchvision("cifar10", "CIFAR10", "cifar-10-*.tar.gz", folder)
@@ -403,7 +572,7 @@ def cifar100(folder: Path) -> dict:
     return read_torchvision("cifar100", "CIFAR100", "cifar-100-*.tar.gz", folder)
 
 # %% ../../nbs/data/00_datasets.ipynb #a9f283e4
-TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+TINY_IMAGENET_URL = "https://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 # %% ../../nbs/data/00_datasets.ipynb #8ca467e3
@@ -456,7 +625,7 @@ def tiny_imagenet(
     """Tiny ImageNet (Stanford CS231N): 200 classes with 500 training and 50 validation images each.
 
     The validation images, the only other ones with labels, are the test images. Raise `Refused`
-    for an archive that is cut or altered.
+    for an archive whose checksum is not that of the original.
     """
     path = folder / "tiny-imagenet-200.zip"
     if not path.exists():
@@ -465,6 +634,11 @@ def tiny_imagenet(
         with download_folder("tiny_imagenet", folder, path.name) as temporary:
             download_url(TINY_IMAGENET_URL, temporary, path.name, TINY_IMAGENET_MD5)
             return _read_tiny_imagenet(temporary / path.name)
+    if _md5_of_file(path) != TINY_IMAGENET_MD5:
+        raise Refused(
+            f"{path} is truncated or altered (its checksum does not match); "
+            "delete it and run again to download it"
+        )
     try:
         return _read_tiny_imagenet(path)
     except Refused:
@@ -488,6 +662,33 @@ def data_root(
         cache = Path(tempfile.gettempdir())
     return (cache / "zeroinit").resolve()
 
+# %% ../../nbs/data/00_datasets.ipynb #0100437a
+def arrays_digest(
+    arrays: dict,  # see `check_arrays`
+) -> str:  # 64 hexadecimal digits
+    "The SHA-256 of images and labels in their order, whatever integers the labels are."
+    digest = hashlib.sha256()
+    for name in _REQUIRED:
+        array = arrays[name]
+        if name.startswith("y"):
+            array = array.astype("<i8")
+        digest.update(f"{name} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _read_cache(path, registered):
+    "Read a data set's cache. Raise `Refused` if it holds other images, as far as can be known."
+    arrays = read_npz(path, more=("checked",))
+    digest = arrays_digest(arrays)
+    if digest in registered.digests or str(arrays.get("checked")) == digest:
+        return arrays
+    raise Refused(
+        f"{path} was put there by hand, and its images are not known to be {registered.label}; "
+        f"delete it to get the original, or move it and give its path to run on it as data of "
+        "your own"
+    )
+
 # %% ../../nbs/data/00_datasets.ipynb #7a890e4b
 def _load_arrays(name, root):
     if name.lower().endswith(".npz"):
@@ -498,10 +699,11 @@ def _load_arrays(name, root):
         return check_arrays(registered.read(folder), name)
     cache = folder / f"{name}.npz"
     if cache.exists():
-        return read_npz(cache)
+        return _read_cache(cache, registered)
     arrays = check_arrays(registered.read(folder), name)
+    checked = np.array(arrays_digest(arrays))
     try:
-        write_npz(cache, arrays)
+        write_npz(cache, arrays | dict(checked=checked))
     except Refused as error:
         warnings.warn(f"{name} is loaded but not kept: {error}", stacklevel=3)
     return arrays

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNWRITABLE', 'MODEL_GIB', 'DATA_GIB', 'OF_A_TERMINAL', 'MAX_TRIES', 'Job', 'Outcome', 'why_no_notebook',
-           'run_notebook', 'work', 'cores', 'visible_gpus', 'memory_gib', 'runs_at_a_time', 'signals_ignored',
-           'process_context', 'Worker', 'run_in_processes']
+           'run_notebook', 'work', 'cores', 'visible_gpus', 'runs_at_a_time', 'signals_ignored', 'process_context',
+           'Worker', 'run_in_processes']
 
 # %% ../../nbs/sweep/01_workers.ipynb #7f0e4bc3
 import errno
@@ -28,6 +28,7 @@ from threading import Thread
 
 from ..basics.errors import Unwritable
 from ..basics.files import root
+from ..basics.memory import memory_gib
 from ..experiments.config import Experiment
 from ..experiments.context import RunContext, Stopped, use_context
 from ..experiments.locks import Busy, run_lock
@@ -235,20 +236,6 @@ def _needed_gib(model, dataset):
     "Memory that a run needs, in GiB; a model of another library counts as a large one."
     default = 6.0 if ":" in model else 1.5
     return MODEL_GIB.get(model, default) + DATA_GIB.get(dataset, 0.5)
-
-# %% ../../nbs/sweep/01_workers.ipynb #e40a92c5
-def memory_gib() -> float:  # infinite if unknown
-    "The memory of this machine, or of the container, in GiB."
-    try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return float("inf")
-    try:
-        with open("/sys/fs/cgroup/memory.max") as file:
-            size = min(size, int(file.read()))
-    except (OSError, ValueError):
-        pass  # no container, or one without a limit
-    return size / 2**30
 
 # %% ../../nbs/sweep/01_workers.ipynb #70e5c4b2
 def runs_at_a_time(
