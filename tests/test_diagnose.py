@@ -242,6 +242,24 @@ def test_a_norm_over_one_element(norm, place):
     assert f"3 {place} normalises single elements" in said
 
 
+@pytest.mark.parametrize("lr", [1e-3, 1e-2])
+def test_a_norm_that_blows_rounding_up(lr):
+    """Behind GroupNorm, inputs differ by more than the rounding of a number, and by rounding."""
+    x, y = pictures()
+    x = x + 0.5 * y[:, None, None, None]
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 16, 1)]
+    layers += [nn.GroupNorm(16, 16), nn.ReLU(), nn.Flatten(), nn.Linear(16, CLASSES)]
+    said = verdict(nn.Sequential(*layers), batch=(x, y), lr=lr)
+    assert said.startswith("does not learn") and "4 (GroupNorm) normalises single elements" in said
+
+
+def test_outputs_that_a_relu_holds_at_zero():
+    model = nn.Sequential(nn.Linear(WIDTH, 8), nn.ReLU(), nn.Linear(8, CLASSES), nn.ReLU())
+    model[2].bias.data[:2] = -100.0
+    said = verdict(model, batch=points())
+    assert said.startswith("learns in part: 2 of 4 outputs are zero for every input")
+
+
 def test_layer_norm_of_one_feature():
     model = nn.Sequential(nn.Linear(WIDTH, 1), nn.LayerNorm(1), nn.Linear(1, CLASSES))
     said = verdict(model, batch=points())
@@ -505,6 +523,17 @@ def test_rounding_without_a_straight_through_gradient():
     said = verdict(rounded_chain(scale=64, straight_through=False), batch=points())
     assert said.startswith("does not learn: 2 of 2 layers stay without a gradient")
     assert "round in 0 (Rounded) has no gradient: it is zero almost everywhere" in said
+
+
+def test_biases_that_learn_alone():
+    """Hidden layers whose weights get no gradient still fit by their biases."""
+    exact = dict(scale=64, straight_through=False)
+    hidden = [Rounded(WIDTH, 64, **exact), nn.ReLU(), Rounded(64, 64, **exact), nn.ReLU()]
+    x, _ = points()
+    target = x[:, :CLASSES].argmax(1)
+    model = nn.Sequential(*hidden, Rounded(64, CLASSES, **exact))
+    said = verdict(model, batch=(x, target), lr=1e-2)
+    assert said.startswith("learns in part: only biases learn, and 3 of 3 layers stay without")
 
 
 def test_weights_that_all_round_to_zero():

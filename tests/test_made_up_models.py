@@ -1,5 +1,5 @@
-"""`initialize` on made-up models: it does what its table says, or raises its own error and leaves
-the model as it was."""
+"""`initialize` and `diagnose` on made-up models: they do and say what is true, or raise an error of
+their own and leave the model as it was."""
 
 import math
 import random
@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 from torch.nn.utils import prune
 
-from zeroinit import initialize
+from zeroinit import diagnose, initialize
 from zeroinit.basics.errors import Refused
 from zeroinit.schemes.fills import SCHEMES, scheme_arguments
 from zeroinit.schemes.initialization import schemes
@@ -311,6 +311,175 @@ def test_made_up_models(seed):
 @given(strategies.integers(0, 10**9))
 def test_two_thousand_made_up_models(seed):
     check(seed)
+
+
+# ------------------------------------------------------------------------------------------------
+# diagnose
+# ------------------------------------------------------------------------------------------------
+WIDTH = 6
+
+
+class Weakened(nn.Module):
+    """A model, and what is done to its output."""
+
+    def __init__(self, model, function):
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, x):
+        return self.function(self.model(x))
+
+
+def zero_pair():
+    """Two layers of zeros in a row: neither ever has a gradient."""
+    pair = nn.Sequential(
+        nn.Linear(WIDTH, WIDTH, bias=False), nn.Tanh(), nn.Linear(WIDTH, WIDTH, bias=False)
+    )
+    for layer in (pair[0], pair[2]):
+        nn.init.zeros_(layer.weight)
+    return pair
+
+
+def runnable_block(choose):
+    """A block that takes and gives (B, WIDTH), and passes a signal on."""
+    parametrizations = nn.utils.parametrizations
+    makers = [
+        lambda: nn.Linear(WIDTH, WIDTH),
+        lambda: nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH), nn.GELU()),
+        lambda: nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.Tanh()),
+        lambda: Residual(nn.Linear(WIDTH, WIDTH), WIDTH, choose.choice(["gamma", "scale"])),
+        lambda: parametrizations.weight_norm(nn.Linear(WIDTH, WIDTH)),
+        lambda: parametrizations.orthogonal(nn.Linear(WIDTH, WIDTH)),
+        lambda: prune.l1_unstructured(nn.Linear(WIDTH, WIDTH), "weight", 0.3),
+        lambda: (
+            nn.Sequential(nn.Unflatten(1, (1, WIDTH)), nn.Conv1d(1, 2, 1), nn.MaxPool1d(2))
+            .append(nn.Flatten())
+            .append(nn.Linear(WIDTH, WIDTH))
+        ),
+        lambda: nn.LazyLinear(WIDTH),
+    ]
+    return choose.choice(makers)()
+
+
+DEAD = {
+    "zero pair": zero_pair,
+    "detached": lambda: Weakened(nn.Linear(WIDTH, WIDTH), torch.Tensor.detach),
+    "rounded": lambda: Weakened(nn.Linear(WIDTH, WIDTH), torch.round),
+    "times zero": lambda: Weakened(nn.Linear(WIDTH, WIDTH), lambda out: 0 * out),
+    "frozen": lambda: nn.Linear(WIDTH, WIDTH).requires_grad_(False),
+    "clamped": lambda: Weakened(nn.Linear(WIDTH, WIDTH), lambda out: (out + 99).clamp(-1, 1)),
+}
+
+
+def freeze(model):
+    """Freeze all parameters, lazy ones too, which do not take `requires_grad_`."""
+    for p in model.parameters():
+        p.requires_grad = False
+
+
+def runnable_model(choose):
+    """A model that takes (B, WIDTH), and what makes it dead, or None."""
+    blocks = [runnable_block(choose) for _ in range(choose.randint(0, 3))]
+    if len(blocks) > 1 and choose.random() < 0.2:
+        blocks[1] = blocks[0]
+    dead = choose.choice([None, *DEAD]) if choose.random() < 0.5 else None
+    if dead is not None:
+        # what comes before never learns, and what comes behind is frozen
+        blocks.append(DEAD[dead]())
+    head = nn.Linear(WIDTH, 4).requires_grad_(dead is None)
+    model = nn.Sequential(*blocks, head)
+    if dead == "frozen":
+        freeze(model)
+    if dead is None and blocks and choose.random() < 0.2:
+        freeze(blocks[0])
+    kind = choose.random()
+    if kind < 0.3:
+        model = Tuple(model, as_dict=kind < 0.15)
+    for module in model.modules():
+        if choose.random() < 0.1:
+            module.register_forward_hook(lambda module, inputs, output: None)
+    return model, dead
+
+
+def random_batch(choose):
+    """An input, or an input and a target, some of them wrong."""
+    x, y = torch.randn(16, WIDTH), torch.randint(4, (16,))
+    right = [(x, y), x, (x.double(), y.int()), (x.numpy(), y.numpy()), (x, y[:, None])]
+    wrong = [(x, y + 9), (x[:, :2], y), "x", (), {}, {"x": x}, (x, y, y), (x * math.nan, y), x[:0]]
+    is_right = choose.random() < 0.8
+    return choose.choice(right if is_right else wrong), is_right
+
+
+SETTINGS = dict(
+    lr=[0.0, 1e-3, "1", -1],
+    optimizer=["sgd", "adamm", torch.optim.AdamW, 3],
+    loss=[None, lambda out, target: 0, nn.CrossEntropyLoss, "mse"],
+    scheme=["zero", "orthogonal", "no such scheme", 3],
+)
+
+
+def check_diagnosis(seed):
+    """Diagnose a made-up model; what was built dead is not said to learn, nor the other way."""
+    choose = random.Random(seed)
+    torch.manual_seed(seed)
+    settings_of_case = {}
+    if choose.random() < 0.15:  # any model, whose input nobody knows
+        model, dead, batch, is_right = make_model(choose), None, None, False
+        tie_some(model, choose)
+    else:
+        model, dead = runnable_model(choose)
+        batch, is_right = random_batch(choose)
+        if choose.random() < 0.15:
+            model = model.to(choose.choice(DTYPES))
+            is_right = False
+        if choose.random() < 0.05:
+            model = model.to("meta")
+            is_right = False
+        if choose.random() < 0.2:
+            name = choose.choice(list(SETTINGS))
+            settings_of_case[name] = choose.choice(SETTINGS[name])
+            is_right = False
+        if choose.random() < 0.1:
+            batch = None
+            is_right = False
+    before = {name: values(p) for name, p in model.named_parameters()}
+    state = torch.get_rng_state()
+    arguments = dict(steps=3, patience=0, control=choose.random() < 0.1) | settings_of_case
+    try:
+        found = diagnose(model, batch=batch, **arguments)
+    except Refused as error:
+        assert "\n" not in str(error)
+        assert dead is not None or not is_right, error
+        return "refused"
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, p in model.named_parameters():
+        assert same(values(p), before[name]), name
+        assert nn.parameter.is_lazy(p) or p.is_meta or p.grad is None, name
+    answer = found.verdict[0].partition(":")[0].partition(",")[0]
+    assert all("\n" not in sentence for sentence in found.verdict)
+    repr(found)
+    if dead is not None and "scheme" not in settings_of_case:
+        assert answer in ("does not learn", "diverges"), (dead, found.verdict)
+    if dead is None and is_right:
+        assert answer in ("learns", "learns in part"), found.verdict
+    return answer
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(strategies.integers(0, 10**9))
+def test_diagnoses_of_made_up_models(seed):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch
+        check_diagnosis(seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None, derandomize=True, database=None)
+@given(strategies.integers(0, 10**9))
+def test_diagnoses_of_two_thousand_made_up_models(seed):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_diagnosis(seed)
 
 
 def test_both_ends_are_reached():

@@ -25,6 +25,7 @@ from zeroinit.diagnostics.causes import (
     lost_in,
     why_not_finite,
     why_without_gradient,
+    zeroed_weights,
 )
 from zeroinit.diagnostics.findings import (
     MAX_ENTRIES,
@@ -48,11 +49,11 @@ from ..schemes.layers import LAYERS
 from ..schemes.sites import layer_kind
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #2e8939d2
-def _join_names(names, at_most=4):
+def _join_names(names, at_most=4, what="layers"):
     "Names in a sentence; of more than `at_most`, the first two and the last."
     names = list(names)
     if len(names) > at_most:
-        return f"{', '.join(names[:2])}, ..., {names[-1]} ({len(names)} layers)"
+        return f"{', '.join(names[:2])}, ..., {names[-1]} ({len(names)} {what})"
     if len(names) > 1:
         return f"{', '.join(names[:-1])} and {names[-1]}"
     return "".join(names)
@@ -80,8 +81,14 @@ def _answer_of_weights(findings):
     if not count:
         return "does not learn", "no parameter receives a gradient"
     missing = findings.never_waking()
+    if len(missing) == count and findings.trace.before.loss == 0:
+        return "does not learn", "the loss is 0 from the start"
     if len(missing) == count:
         reason = f"{count} of {count} layers stay without a gradient in {updates}"
+        # The last bias alone moves the mean of the output; biases before it learn from inputs.
+        is_learning = len(findings.waking_by_bias_only()) > 1 and findings.progress() == "learns"
+        if is_learning:
+            return "learns in part", f"only biases learn, and {reason}"
         return "does not learn", reason
     if findings.moving():
         return None
@@ -97,7 +104,8 @@ def _answer_of_weights(findings):
 def _is_constant_at_last(findings):
     "Whether different inputs have the same output after the last update."
     is_constant = findings.trace.after.is_constant(findings.precision())
-    return is_constant and findings.inputs_differ()
+    is_rounding = findings.is_constant_but_for_rounding()
+    return (is_constant or is_rounding) and findings.inputs_differ()
 
 
 def _answer_of_loss(findings):
@@ -113,11 +121,16 @@ def _answer_of_loss(findings):
     progress = findings.progress()
     if progress == "grows":
         return "does not learn", _loss_in_words(findings)
-    if progress != "none":
+    is_long = trace.further >= 50
+    if progress != "none" and not (progress == "bias" and is_long):
         return None
+    if not findings.inputs_differ():
+        return "does not learn", "all inputs in the batch are the same"
     is_opening = findings.had_zero_weights() and not findings.never_waking()
     if _is_constant_at_last(findings) and not is_opening:
         return "does not learn", "the output is the same for every input"
+    if progress == "bias":
+        return None
     if trace.after.loss == trace.before.loss:
         return "does not learn", _loss_in_words(findings)
     change = trace.after.loss - trace.before.loss
@@ -142,6 +155,12 @@ def _headline(findings):
         answer = "learns in part"
         updates = _count(len(findings.trace.losses), "update")
         reason = f"{len(missing)} of {len(trainable)} layers stay without a gradient in {updates}"
+    elif findings.cut_off():
+        answer = "learns in part"
+        cut_off = findings.cut_off()
+        verb = "is" if len(cut_off) == 1 else "are"
+        count = len(trainable) + len(cut_off)
+        reason = f"{len(cut_off)} of {count} layers {verb} cut off from the loss"
     elif findings.trace.unregistered:
         answer = "learns in part"
         number = len(findings.trace.unregistered)
@@ -151,6 +170,13 @@ def _headline(findings):
         answer = "learns in part"
         count = len(trainable) - len(findings.moving())
         reason = f"{count} of {len(trainable)} layers do not move, or too little to see"
+    elif findings.trace.after and findings.trace.after.dead_outputs:
+        answer = "learns in part"
+        last = findings.trace.after
+        reason = (
+            f"{last.dead_outputs} of {last.outputs} outputs are zero for every input, "
+            "as behind a ReLU"
+        )
     else:
         answer = "learns"
         last = max((findings.wakes[name] for name in waking), default=0)
@@ -247,6 +273,8 @@ def _why_zero(blockages, name):
     "Why a layer has no gradient where no module blocks it."
     module = blockages.modules.get(blockages.layers[name].module_name)
     reason = _reason_of_cuts(blockages, name)
+    if name in blockages.waking_next and blockages.further:
+        return f"the first one comes only after {blockages.further} more"
     if name in blockages.waking_next:
         return "it comes with the next update: give more steps="
     if module and not module.input_size and (module.output_grad or not reason):
@@ -255,6 +283,8 @@ def _why_zero(blockages, name):
         return reason
     if module and not module.output_grad:
         return "no gradient comes back (cut in the forward pass, as by a product with zero)"
+    if blockages.layers[name].parameters["weight"][0]._backward_hooks:
+        return "a hook on it makes its gradient zero"
     return "the terms of its gradient cancel"
 
 
@@ -276,6 +306,8 @@ def _waiting(findings):
             gradient_type = _module_type(blockages, blockages.gradient_blocked_by[name])
             signal_type = _module_type(blockages, blockages.signal_blocked_by[name])
             reason = gradient_type, signal_type, _why_zero(blockages, name)
+            if name in blockages.waking_next:
+                reason = None, None, _why_zero(blockages, name)
             groups.setdefault(reason, []).append(name)
 
     sentences = []
@@ -329,7 +361,7 @@ def _signals(findings):
     "Sentences on signals and gradients that vanish or explode on their way."
     trace = findings.trace
     sentences = []
-    is_lost = findings.progress() == "none" and _is_constant_at_last(findings)
+    is_lost = findings.progress() in ("none", "bias") and _is_constant_at_last(findings)
     if is_lost and not findings.never_waking() and not findings.had_zero_weights():
         lost = lost_in(trace.modules_after, findings.precision())
         if lost:
@@ -380,9 +412,21 @@ def _unregistered(names):
         return []
     return [
         "used in the forward pass, but not in parameters(), so that no optimizer trains "
-        f"{'it' if len(names) == 1 else 'them'}: {_join_names(names)} "
+        f"{'it' if len(names) == 1 else 'them'}: {_join_names(names, what='tensors')} "
         "(keep layers in nn.ModuleList, and tensors in nn.Parameter)"
     ]
+
+
+def _zeroed(findings):
+    "Sentences on weights that are not zero, and of which the forward pass makes zero."
+    groups = {}  # function -> names
+    for name, function in findings.zeroed.items():
+        groups.setdefault(function, []).append(name)
+    sentences = []
+    for function, names in groups.items():
+        what = "a product with zero" if function == "mul" else function
+        sentences.append(f"all weights become zero by {what}: {_join_names(names)}")
+    return sentences
 
 
 def _remarks(findings):
@@ -419,6 +463,7 @@ def _sentences(findings):
         *_more_steps(findings),
         *_never_wake(findings.blockages),
         *_waiting(findings),
+        *_zeroed(findings),
         *_remarks(findings),
     ]
 
@@ -527,6 +572,16 @@ def _preserved_random_state():
             np.random.set_state(numpy_state)
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #7a8f4f31
+def _copy_settings(parameter, twin):
+    "Give a copied parameter what a copy may lose: whether it is trained, and its hooks."
+    if isinstance(parameter, nn.parameter.UninitializedTensorMixin):
+        return
+    if twin.requires_grad != parameter.requires_grad:
+        twin.requires_grad_(parameter.requires_grad)
+    for hook in (parameter._backward_hooks or {}).values():
+        twin.register_hook(hook)
+
+
 def _copy(model):
     "A copy of a model; of tensors that it computes and keeps, only the values."
     memo = {}
@@ -535,7 +590,11 @@ def _copy(model):
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     try:
-        return copy.deepcopy(model, memo)
+        with torch.no_grad():  # where the parameters of a ScriptModule stay leaves
+            copied = copy.deepcopy(model, memo)
+        for parameter, twin in zip(model.parameters(), copied.parameters(), strict=True):
+            _copy_settings(parameter, twin)
+        return copied
     except Exception as error:  # a model's own, of any type
         raise Refused(
             f"{type(model).__name__} cannot be copied ({first_line(error)}), "
@@ -640,14 +699,28 @@ def _add_causes_(findings, model, inputs, loss):
         if not np.isfinite(trace.losses).all():
             findings.not_finite = why_not_finite(model, inputs, loss, trace)
             return
+        blocked = findings.blockages.layers
+        if not unused and not blocked:
+            return
+        paths = GradientPaths(model, inputs, loss)
+        if blocked:
+            findings.blockages.find_cuts_(paths)
+            weights = {name: layer.parameters["weight"][0] for name, layer in blocked.items()}
+            findings.zeroed = zeroed_weights(model, inputs, weights)
         if unused:
-            findings.why_unused = why_without_gradient(model, inputs, unused)
-        if findings.blockages.layers:
-            findings.blockages.find_cuts_(GradientPaths(model, inputs, loss))
+            findings.why_unused = why_without_gradient(model, inputs, unused, paths)
     except Exception:  # a model's own: the findings stay without these causes
         return
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #1a00e704
+def _check_numbers(lr, seed):
+    is_number = isinstance(lr, (int, float, torch.Tensor)) and not isinstance(lr, bool)
+    if not is_number or not 0 <= float(lr) < math.inf:
+        raise Refused(f"lr must be a number from 0 on, not {lr!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise Refused(f"seed must be a whole number, not {seed!r}")
+
+
 def _check_arguments(model, steps, loss, patience):
     if not isinstance(model, nn.Module):
         raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
@@ -655,6 +728,8 @@ def _check_arguments(model, steps, loss, patience):
         raise Refused(f"steps must be a whole number from 1 on, not {steps!r}")
     if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
         raise Refused(f"patience must be a whole number from 0 on, not {patience!r}")
+    if isinstance(loss, type):
+        raise Refused(f"loss must be a function of output and target: give {loss.__name__}()")
     if loss is not None and not callable(loss):
         raise Refused(f"loss must be a function of output and target, not {type(loss).__name__}")
 
@@ -711,7 +786,8 @@ def _without_parameters(model):
     sentences = ["does not learn: the model has no parameters"]
     if hidden:
         sentences.append(
-            f"in lists or attributes, where parameters() does not find them: {_join_names(hidden)} "
+            "in lists or attributes, where parameters() does not find them: "
+            f"{_join_names(hidden, what='tensors')} "
             "(keep layers in nn.ModuleList, and tensors in nn.Parameter)"
         )
     return Diagnosis(sentences, Table(dict(layer=[], wakes=[])), None, [])
@@ -753,6 +829,7 @@ def diagnose(
     target.
     """
     _check_arguments(model, steps, loss, patience)
+    _check_numbers(lr, seed)
     model = unwrap(model)
     if next(model.parameters(), None) is None:
         return _without_parameters(model)

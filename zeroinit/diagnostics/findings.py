@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_ENTRIES', 'MAX_NEURONS', 'TOO_SLOW', 'wake_update', 'Blockages', 'woken_by_rounding', 'removed_biases',
-           'distinct_neurons', 'largest_changes', 'why_still', 'Findings', 'analyze']
+           'distinct_neurons', 'largest_changes', 'why_still', 'Findings', 'differs_by_rounding', 'analyze']
 
 # %% ../../nbs/diagnostics/02_findings.ipynb #15c55002
 import math
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn as nn
 
-from .causes import GradientPaths
+from .causes import NOT_USED, GradientPaths
 from .probes import count_distinct
 from zeroinit.diagnostics.trace import (
     ROUNDING_RATIO,
@@ -47,6 +47,7 @@ class Blockages:
         self.graph = trace.graph
         self.cuts = {}  # layer -> list of Cut, see `find_cuts_`
         self.waking_next = []  # layers that receive a gradient after the last update
+        self.further = trace.further  # updates behind those in which no gradient came
         self.cut_by = {}
         self.in_order = sorted(trace.modules.values(), key=lambda module: module.order)
         self.layers = {}  # name -> TracedLayer
@@ -91,8 +92,12 @@ class Blockages:
     def find_cuts_(self, paths: GradientPaths):
         "Note the operations that cut gradients, and pairs of parameters that hold each other."
         weights = {name: layer.parameters["weight"][0] for name, layer in self.layers.items()}
-        self.cuts = {name: paths.cuts(weight) for name, weight in weights.items()}
-        self.waking_next = [name for name, weight in weights.items() if paths.reaches(weight)]
+        for name, layer in self.layers.items():
+            grad = layer.gradient("weight")  # of the backward pass of `paths`
+            if grad is not None and grad.any():
+                self.waking_next.append(name)
+            else:
+                self.cuts[name] = paths.cuts(weights[name])
         self.cut_by = {}  # layer -> layers that compute the zero factor of each product
         for name, cuts in self.cuts.items():
             factors = {}
@@ -239,17 +244,21 @@ def why_still(
         return "the learning rate is 0"
     gradient = max(size or 0 for size in trace.gradients[layer.name])
     limits = torch.finfo(weight.dtype)
+    kind = str(weight.dtype).removeprefix("torch.")
+    size = weight.abs().max().item()
+    if not 0 < gradient < math.inf:
+        return "its gradient is not finite"
     has_squares = "exp_avg_sq" in next(iter(trace.optimizer.state.values()), {})
     if has_squares and gradient**2 > limits.max:
         kind = type(trace.optimizer).__name__
         return f"its gradient of {gradient:.0e} is too large for {kind}, which squares it"
-    size = weight.abs().max().item()
     kind = str(weight.dtype).removeprefix("torch.")
     if size > 1e4:
         return f"its weights of {size:.0e} are too large for updates in {kind}"
-    if limits.bits < 32 or (has_squares and lr < limits.eps * size):
+    is_rate_small = lr < limits.eps * size if has_squares else lr < 1e-6 < gradient
+    if limits.bits < 32 or is_rate_small:
         return f"updates at a learning rate of {lr:.0e} are lost in the rounding of {kind}"
-    return "its gradient is too small"
+    return f"its gradient of {gradient:.0e} is too small"
 
 # %% ../../nbs/diagnostics/02_findings.ipynb #79a0418f
 @dataclass
@@ -268,7 +277,10 @@ class Findings:
     distinct: dict  # linear or convolutional layer -> distinct neurons; None: too many
     changes: dict = field(default_factory=dict)  # see `largest_changes`
     why_unused: dict = field(default_factory=dict)  # layer -> reason, see `why_without_gradient`
+    control: Trace = None  # in float64; None: there is none
     not_finite: str = ""  # see `why_not_finite`
+    output_is_rounding: bool = False  # see `differs_by_rounding`
+    zeroed: dict = field(default_factory=dict)  # layer -> function, see `zeroed_weights`
 
     def slow(self):
         "Trainable layers that move by less than TOO_SLOW in an update -> by how much."
@@ -295,6 +307,8 @@ class Findings:
         if not math.isfinite(trace.after.loss):
             return "grows"
         seen = progress(trace.before, trace.after)
+        if self.is_constant_but_for_rounding():
+            return "none"
         enough = dict(none=50, grows=100)
         if trace.further >= enough.get(seen, 0):
             return seen
@@ -312,13 +326,26 @@ class Findings:
         trace = self.trace
         if trace.after is None or not self.inputs_differ():
             return False
+        if self.output_is_rounding:
+            return True
         precision = self.precision()
         return trace.before.is_constant(precision) and trace.after.is_constant(precision)
 
+    def is_constant_but_for_rounding(self):
+        "Whether the output is the same for every input in float64, and rounding wakes layers."
+        control = self.control
+        if not self.rounding or control is None or control.after is None:
+            return False
+        exact = 1e-14
+        return control.before.is_constant(exact) and control.after.is_constant(exact)
+
     def inputs_differ(self):
         "Whether the inputs in the batch differ."
-        first = min(self.trace.modules_before.values(), key=lambda m: m.order, default=None)
-        return first is None or first.input_spread is None or first.input_spread > 0
+        return self.trace.inputs_differ
+
+    def cut_off(self):
+        "Layers that the forward pass uses, and that no gradient path leads to."
+        return [name for name in self.unused if self.why_unused.get(name) != NOT_USED]
 
     def waking(self):
         "Trainable layers that wake."
@@ -341,6 +368,19 @@ class Findings:
             if self.wakes[layer.name] and self.distinct.get(layer.name) == 1 and not is_single:
                 found.append(layer.name)
         return found
+
+
+def differs_by_rounding(
+    trace: Trace,  # in the model's own precision
+    control: Trace = None,  # in float64
+) -> bool:
+    "Whether outputs differ between inputs by rounding alone, before the updates and after them."
+    if control is None or trace.after is None or control.after is None:
+        return False
+    pairs = (trace.before, control.before), (trace.after, control.after)
+    if any(one.spread is None or other.spread is None for one, other in pairs):
+        return False
+    return all(other.spread < ROUNDING_RATIO * one.spread for one, other in pairs)
 
 
 def analyze(
@@ -379,4 +419,5 @@ def analyze(
         removed_biases(trace, control),
         distinct,
         largest_changes(trace),
+        control=control,
     )

@@ -32,6 +32,8 @@ def map_tensors(
         return {key: map_tensors(part, function) for key, part in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map_tensors(part, function) for part in value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
+        return type(value)(*(map_tensors(part, function) for part in value))
     return value
 
 
@@ -79,6 +81,11 @@ def _forward_parameters(model):
     required = []
     optional = []
     takes_any = False
+    if isinstance(model, torch.jit.ScriptModule):  # has a schema in place of a signature
+        for argument in model.forward.schema.arguments[1:]:
+            is_optional = argument.has_default_value()
+            (optional if is_optional else required).append(argument.name)
+        return required, optional, takes_any
     for parameter in inspect.signature(model.forward).parameters.values():
         if parameter.kind == parameter.VAR_KEYWORD:
             takes_any = True
@@ -116,7 +123,9 @@ def _parts(model, batch):
         if isinstance(inputs, dict):
             named = _named_inputs(model, inputs)
             return Inputs(named.args, named.kwargs, target)
-        args = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+        takes_all_as_one = required == 1 and len(inputs) > 1
+        is_list = isinstance(inputs, (tuple, list)) and not takes_all_as_one
+        args = tuple(inputs) if is_list else (inputs,)
         return Inputs(args, target=target)
     if len(batch) == required + 1:
         return Inputs(tuple(batch[:-1]), target=batch[-1])
@@ -129,6 +138,8 @@ def _parts(model, batch):
 def _as_tensors(value):
     "A nested value with tensors in place of numpy arrays."
     if isinstance(value, (np.ndarray, np.generic)):
+        if value.dtype.kind not in "biufc":
+            raise Refused(f"batch holds an array of {value.dtype}, which are no numbers")
         return torch.as_tensor(value)
     if isinstance(value, dict):
         return {key: _as_tensors(part) for key, part in value.items()}
@@ -182,6 +193,11 @@ def read_inputs(
         )
     if not inputs.tensors():
         raise Refused("batch holds no tensor and no array: give an input or (input, target)")
+    for t in inputs.tensors():
+        if t.is_nested:
+            raise Refused("batch holds a nested tensor: pad it to a plain tensor")
+        if t.is_meta:
+            raise Refused("batch is on the meta device and holds no values: give one that does")
     if any(t.numel() == 0 for t in inputs.tensors()):
         raise Refused("batch holds an empty tensor: give at least one input")
     return _to_model(model, inputs)
@@ -240,6 +256,9 @@ def _is_one_hot(target):
     return zero_or_one and bool((target.sum(1) == 1).all())
 
 
+_IGNORED = -100  # the class that torch's cross entropy passes over
+
+
 def _check_classes(out, target):
     "Raise `Refused` if a class has no output."
     classes = out.shape[1]
@@ -248,6 +267,12 @@ def _check_classes(out, target):
         raise Refused(
             f"the target has the class {largest}, and the model's output has {classes} classes, "
             f"which count from 0 to {classes - 1}"
+        )
+    smallest = int(target[target != _IGNORED].min()) if (target != _IGNORED).any() else 0
+    if smallest < 0:
+        raise Refused(
+            f"the target has the class {smallest}, and classes count from 0 to {classes - 1} "
+            f"({_IGNORED} marks what cross entropy ignores)"
         )
 
 
@@ -353,6 +378,8 @@ def make_loss(
                 f"the model gives no tensor of real numbers but {type(out).__name__}: "
                 "give loss=, a function of output and target"
             )
+        if not outs[0].numel():
+            raise Refused("the model's output is empty, so there is no loss")
         if inputs.target is not None:
             if not isinstance(inputs.target, Tensor):
                 raise Refused("the target is not one tensor: give loss=, a function of both")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIERS', 'FAILURES', 'SUBJECTS', 'IMAGES_PER_CLASS', 'BATCH_SIZE', 'Subject', 'training_set', 'answer_of',
-           'diagnose_subject', 'judge_subject', 'write_truths']
+           'diagnose_subject', 'judge_subject', 'write_truths', 'compare_answers', 'truth_rows']
 
 # %% ../../nbs/diagnostics/05_model_zoo.ipynb #f64855eb
 import gc
@@ -379,3 +379,41 @@ def write_truths(
         content = json.dumps(found, indent=1).encode()
         write_atomically(file, lambda f, content=content: f.write(content))
     return found
+
+# %% ../../nbs/diagnostics/05_model_zoo.ipynb #ae353aa1
+def compare_answers(
+    verdict: list,  # of sentences
+    truth: str,  # the answer of a `Truth`
+) -> str:  # right, not exact, wrong or open
+    "How a verdict compares with what training says."
+    answer = answer_of(verdict)
+    if truth == "open":
+        return "open"
+    if answer == truth:
+        return "right"
+    return "wrong" if "learns" in (answer, truth) else "not exact"
+
+
+def truth_rows(
+    record: dict,  # see `write_truths`
+) -> list:  # of dictionaries, one a model
+    "What the record says, in the order of `SUBJECTS`."
+    rows = []
+    for name in SUBJECTS:
+        if name not in record["models"]:
+            continue
+        row = record["models"][name]
+        truth = row["truth"]
+        losses = [truth["before"], truth["after"]]
+        before, after = ["nan" if loss is None else f"{loss:.3f}" for loss in losses]
+        words = dict(
+            model=name.partition(":")[2] or name,
+            diagnose=answer_of(row["verdict"]),
+            training=truth["answer"],
+            updates=truth["updates"],
+            loss=f"{before} to {after}",
+            seconds=row["seconds"],
+            verdict=compare_answers(row["verdict"], truth["answer"]),
+        )
+        rows.append(words)
+    return rows

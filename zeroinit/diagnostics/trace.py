@@ -263,9 +263,11 @@ def _spread(t):
 def _count_products(module, out):
     "About how many products of two numbers a module computes."
     weight = getattr(module, "weight", None)
-    if isinstance(weight, Tensor) and weight.ndim > 1:
+    if isinstance(weight, Tensor) and weight.ndim > 1 and len(weight):
         return weight[0].numel() * out.numel()
-    return sum(p.numel() for p in module.parameters()) * max(out.numel() // out.shape[-1], 1)
+    features = out.shape[-1] if out.ndim else 1
+    positions = out.numel() // max(features, 1)
+    return sum(p.numel() for p in module.parameters()) * max(positions, 1)
 
 
 def _normalised(norm, x):
@@ -306,6 +308,8 @@ class ModuleWatcher:
         self._outputs = {}  # id of an output -> (name of its module, the output)
         self._hooks = []
         for raw_name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # takes no such hooks
+                continue
             if raw_name:
                 self._hooks += [
                     module.register_forward_pre_hook(partial(self._enter, plain_name(raw_name))),
@@ -434,6 +438,7 @@ class Trace:
     further: int = 0  # updates after those in `losses`, see `train_and_trace`
     optimizer: object = None  # torch.optim.Optimizer
     unregistered: list = field(default_factory=list)  # paths of tensors outside of parameters()
+    inputs_differ: bool = True  # whether the inputs in the batch do
 
     def gradients_of(self, key):
         return self.bias_gradients if key == "bias" else self.gradients
@@ -495,6 +500,7 @@ def _torch_optimizers():
 
 OPTIMIZER_CLASSES = _torch_optimizers()  # "adam", "adamw", "sgd", ... -> class
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+_FULL_PRECISION = (torch.float32, torch.float64)
 
 
 def build_optimizer(
@@ -520,7 +526,8 @@ def build_optimizer(
             "optimizer must be a name such as adam or sgd, a class of torch.optim, or a function "
             f"of parameters and lr, not {type(optimizer).__name__}"
         )
-    if make in _FUSED and fused and all(p.is_floating_point() for p in parameters):
+    # In half precision the fused optimizers compute with float32, and differ from the usual ones.
+    if make in _FUSED and fused and all(p.dtype in _FULL_PRECISION for p in parameters):
         kwargs["fused"] = True
     try:
         made = make(parameters, **kwargs)
@@ -571,6 +578,8 @@ class Snapshot:
     scale: float = 0.0  # how much the loss changes by outputs that differ by 1; 0: not at all
     spread: float = None  # largest deviation of an output from the mean; None: no batch
     size: float = 0.0  # largest output
+    dead_outputs: int = 0  # columns of the output that are zero for every input
+    outputs: int = 0  # columns; 0: the output is no matrix of a batch
 
     def is_constant(self, precision):
         "Whether the outputs are the same for all inputs, up to rounding."
@@ -604,7 +613,14 @@ def take_snapshot(
     scale = abs(constant)
     if spread > 1e-5 * size:  # else the outputs differ by rounding only
         scale = min(scale, abs(differing - constant))
-    return Snapshot(value, constant - value, scale, spread, size)
+    return Snapshot(value, constant - value, scale, spread, size, *_dead_outputs(outs[0]))
+
+
+def _dead_outputs(out):
+    "How many columns are exactly zero for every input, of how many; 0, 0: too few inputs to say."
+    if out.ndim != 2 or len(out) < 8:
+        return 0, 0
+    return int((out == 0).all(0).sum()), out.shape[1]
 
 
 def _widened(t):
@@ -622,6 +638,7 @@ def _scale_deviations(t, to):
     return _mean_output(t) + (t - _mean_output(t)) / to if to else t
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #586c0901
+_FLOAT32 = torch.finfo(torch.float32).eps
 GAIN_SHARE = 1e-5  # of the scale; a smaller change of the gain or the loss is not seen
 
 
@@ -636,8 +653,12 @@ def progress(
         return "learns" if fall > GAIN_SHARE else "grows" if fall < -GAIN_SHARE else "none"
     scale = max(min(before.scale, after.scale), 1e-12)
     rise = (after.gain - before.gain) / scale
+    if rise > GAIN_SHARE and fall > -GAIN_SHARE:
+        # Outputs that become constant lose what they owed to the inputs, even where that did harm.
+        is_collapsed = after.is_constant(_FLOAT32) and not before.is_constant(_FLOAT32)
+        return "bias" if is_collapsed else "learns"
     if rise > GAIN_SHARE:
-        return "learns" if fall > -GAIN_SHARE else "grows"
+        return "grows"
     if rise < -GAIN_SHARE:
         return "bias" if fall > GAIN_SHARE else "grows"
     return "none"
@@ -645,10 +666,12 @@ def progress(
 # %% ../../nbs/diagnostics/01_trace.ipynb #a6c30603
 def _step_and_measure(trace, optimizer, closure):
     "Make a step, and note how far each weight moves."
-    before = {layer.name: layer.value("weight").detach().clone() for layer in trace.layers}
+    layers = [layer for layer in trace.layers if not layer.is_frozen()]
+    before = {layer.name: layer.value("weight").detach().clone() for layer in layers}
     is_traced = not trace.further
+    trace.last_update |= {layer.name: 0.0 for layer in trace.layers if layer.is_frozen()}
     optimizer.step(closure)
-    for layer in trace.layers:
+    for layer in layers:
         weight = before[layer.name]
         value = layer.value("weight").detach()
         change = value - weight
@@ -753,9 +776,11 @@ class _Training:
         trace.graph = AutogradGraph([value])
         trace.modules = self.watcher.modules
         if is_first:
+            spreads = [_spread(t) for t in self.inputs.tensors()]
+            trace.inputs_differ = any(spread is None or spread > 0 for spread in spreads)
             trace.before = take_snapshot(self.loss, out)
             trace.modules_before = trace.modules
-            trace.unregistered = _used_unregistered(self.model, trace.graph, self.inputs)
+            trace.unregistered = self.unregistered(trace.graph)
         value.backward()
         _note_gradients(trace)
         if reference is not None:
@@ -765,6 +790,24 @@ class _Training:
             return False
         _step_and_measure(trace, self.optimizer, self.step_closure())
         return True
+
+    def unregistered(self, graph):
+        "Names of tensors that the forward pass trains, and `parameters()` does not hold."
+        used = _other_leaves(self.model, graph, self.inputs)
+        found = []
+        for name, tensor in unregistered_tensors(self.model).items():
+            if used.pop(id(tensor), None) is not None:
+                found.append(name)
+        if used:
+            # What the forward pass makes itself, as inputs for torch.autograd.grad, is made anew.
+            now = random_state(self.model)
+            modules = self.watcher.modules
+            again = AutogradGraph([self.forward()[1]])
+            used_again = _other_leaves(self.model, again, self.inputs)
+            used = {key: tensor for key, tensor in used.items() if key in used_again}
+            self.watcher.modules = modules
+            set_random_state(now)
+        return found + [f"a tensor of shape {tuple(t.shape)}" for t in used.values()]
 
     def look_back(self):
         "Take a snapshot with the random numbers of the first update."
@@ -800,19 +843,15 @@ class _Training:
                     break
 
 
-def _used_unregistered(model, graph, inputs):
-    "Names of tensors that the forward pass trains, and `parameters()` does not hold."
+def _other_leaves(model, graph, inputs):
+    "Tensors that a loss trains, beside parameters and inputs: id -> tensor."
     known = {id(p) for p in model.parameters()} | {id(t) for t in inputs.tensors()}
-    used = {}  # id of a tensor -> its shape
+    leaves = {}
     for node in graph.nodes:
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
-            used[id(leaf)] = tuple(leaf.shape)
-    found = []
-    for name, tensor in unregistered_tensors(model).items():
-        if used.pop(id(tensor), None) is not None:
-            found.append(name)
-    return found + [f"a tensor of shape {shape}" for shape in used.values()]
+            leaves[id(leaf)] = leaf
+    return leaves
 
 
 def train_and_trace(
