@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "fit": "training.loop",
         "run": "experiments.runner",
         "read": "experiments.frames",
+        "Refused": "basics.errors",
     },
     subpackages=(
         "basics",

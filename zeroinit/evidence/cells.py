@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'Cell', 'CellEvidence', 'describe_length', 'measure_cell', 'cells_of_claim', 'effect_of_cell', 'format_hours',
-           'describe_cell', 'evidence_cells', 'words_by_setting', 'claim_status', 'claim_row', 'claim_line',
-           'claims_table', 'claim_lines', 'show_claims']
+           'format_share', 'describe_cell', 'evidence_cells', 'words_by_setting', 'claim_status', 'claim_row',
+           'claim_line', 'claims_table', 'claim_lines', 'show_claims']
 
 # %% ../../nbs/evidence/03_cells.ipynb #f1bf3681
 import math
@@ -378,6 +378,13 @@ def _percent(accuracy):
     return f"{100 * accuracy:.1f} %"
 
 
+def format_share(
+    percent: float,
+) -> str:  # as "88" or "−12"
+    "A share in whole percent, with the sign that stands before negative points."
+    return f"{percent:.0f}".replace("-", "−")
+
+
 def describe_cell(
     cell: Cell,
 ) -> str:  # a sentence without its full stop
@@ -396,7 +403,8 @@ def describe_cell(
     elif cell.accuracy is not None:
         parts.append(f"{_percent(cell.accuracy)}")
     if cell.share:
-        kept = [f"{100 * x:.0f}" for x in (cell.share.estimate, cell.share.low, cell.share.high)]
+        share = (cell.share.estimate, cell.share.low, cell.share.high)
+        kept = [format_share(100 * x) for x in share]
         parts.append(f"keeps {kept[0]} % ({kept[1]} to {kept[2]}) of default's lead")
     if cell.length:
         parts.append(f"after {cell.length}")
@@ -599,9 +607,8 @@ def _found_in(measured):
     if len(ranges) > 1 and measured["than"].nunique() == 1:
         ranges = [text.removesuffix(than) for text in ranges[:-1]] + ranges[-1:]
     text = "; ".join(ranges)
-    complete = measured[~measured["word"].isin(["partial", "short"])]
-    if len(ranges) == 1 and len(complete) and complete["kept"].notna().all():
-        kept = _range(100 * complete["kept"], "{:.0f}".format)
+    if len(ranges) == 1 and measured["kept"].notna().all():
+        kept = _range(100 * measured["kept"], format_share)
         text += f"; {kept} % of default's lead kept"
     return text
 

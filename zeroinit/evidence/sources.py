@@ -64,9 +64,11 @@ def _describe_records(name, paths):
 def _describe(cell, results_root):
     "A paragraph about a cell."
     star = "*" if cell.starred else ""
-    so_far = f" ({cell.so_far} so far)" if cell.so_far else ""
+    answer = f" ({cell.so_far})" if cell.so_far else ""
+    if cell.word in ("short", "partial"):
+        answer = f" ({cell.so_far} so far)"
     own = "; a comparison of ours" if cell.check.own else ""
-    lines = [f"{cell.check.name}, {cell.protocol}: {cell.word}{star}{so_far}{own}"]
+    lines = [f"{cell.check.name}, {cell.protocol}: {cell.word}{star}{answer}{own}"]
     detail = describe_cell(cell)
     if detail:
         lines.append(f"  {detail}")

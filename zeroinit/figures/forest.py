@@ -117,7 +117,7 @@ def _add_legend(fig, ax, rows):
         if answer in answers:
             ax.plot([], [], marker, color=cell_color(answer), label=answer)
     if (rows["so_far"] != "").any():
-        ax.plot([], [], "o", color="0.4", mfc="white", label="so far: short, partial, unclaimed")
+        ax.plot([], [], "o", color="0.4", mfc="white", label="short, partial or not claimed")
     if rows["published"].notna().any():
         ax.plot([], [], "d", mfc="none", mec="black", label="published")
     fig.legend(loc="outside upper center", fontsize=8, ncols=6)
