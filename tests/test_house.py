@@ -51,7 +51,7 @@ NOTEBOOK_MAY_IMPORT = {
     "lesson": {"data"},
     "demo": {"experiments", "figures", "publish"},
     "explore": {"publish"},
-    "schemes": {"schemes", "publish"},
+    "schemes": {"diagnostics", "schemes", "publish"},
     "benchmark": {"data", "experiments", "models", "publish", "sweep", "training"},
 }
 ASSERTION = re.compile(r"\b(test_\w+\(|assert\b|assert_close\()")

@@ -47,6 +47,7 @@ from zeroinit.diagnostics.trace import (
 from ..schemes.initialization import initialize, unwrap
 from ..schemes.layers import LAYERS
 from ..schemes.sites import layer_kind
+from ..schemes.tensors import check_not_wrapped
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #2e8939d2
 def _join_names(names, at_most=4, what="layers"):
@@ -761,6 +762,8 @@ def _check_parameters(model):
 
 def _prepare(model, batch, seed):
     "A copy of a model that can be trained, and its inputs."
+    check_not_wrapped(model)
+    _check_parameters(model)
     initial = _copy(model)
     lazy = _lazy_layer(initial)
     if lazy and batch is None:
