@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn as nn
 
-from zeroinit import initialize
+from zeroinit import diagnose, initialize
 from zeroinit.basics.errors import Refused
 
 
@@ -260,28 +260,62 @@ def test_tied_tensors_are_marked_with_the_other_name(by_data):
     assert not model.wte.weight.any()
 
 
-def test_distributed_tensors_are_refused():
-    """torchtitan 3106, llm-foundry PR 1820"""
+@pytest.fixture
+def process_group():
+    """One process that is a group of its own."""
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_gloo_available():
         pytest.skip("this torch has no gloo")
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Shard, distribute_tensor
-
     with tempfile.TemporaryDirectory() as folder:
         file = f"file://{folder}/store"
         distributed.init_process_group("gloo", init_method=file, rank=0, world_size=1)
         try:
-            mesh = init_device_mesh("cpu", (1,))
-            model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
-            sharded = distribute_tensor(model[0].weight.data, mesh, [Shard(0)])
-            model[0].weight = nn.Parameter(sharded)
-            with pytest.raises(Refused, match="its weight is a DTensor, of which each process"):
-                initialize(model, "orthogonal")
-            table = initialize(model, "zero", strict=False)
-            assert list(table.untreated) == ["0"] and not model[1].weight.any()
+            yield
         finally:
             distributed.destroy_process_group()
+
+
+def test_distributed_tensors_are_refused(process_group):
+    """torchtitan 3106, llm-foundry PR 1820"""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (1,))
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
+    sharded = distribute_tensor(model[0].weight.data, mesh, [Shard(0)])
+    model[0].weight = nn.Parameter(sharded)
+    with pytest.raises(Refused, match="its weight is a DTensor, of which each process"):
+        initialize(model, "orthogonal")
+    table = initialize(model, "zero", strict=False)
+    assert list(table.untreated) == ["0"] and not model[1].weight.any()
+    with pytest.raises(Refused, match="0.weight is sharded over processes"):
+        diagnose(model, batch=torch.randn(4, 8))
+
+
+def test_fully_sharded_models_are_refused(process_group):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    def model():
+        return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+
+    sharded = model()
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
+    cpu = torch.device("cpu")
+    wrapped = [
+        FullyShardedDataParallel(model(), use_orig_params=keeps_names, device_id=cpu)
+        for keeps_names in (False, True)
+    ]
+    for sharded_model in (sharded, *wrapped):
+        before = [p.detach().clone() for p in sharded_model.parameters()]
+        with pytest.raises(Refused, match="of which each process holds a part"):
+            initialize(sharded_model, "zero")
+        with pytest.raises(Refused, match="is sharded"):
+            diagnose(sharded_model, batch=torch.randn(4, 8))
+        for p, old in zip(sharded_model.parameters(), before, strict=True):
+            assert torch.equal(p, old)
+    parallel = nn.parallel.DistributedDataParallel(model())
+    assert not initialize(parallel, "zero")["max"].any()
 
 
 def test_a_bias_is_given_where_it_is_asked_for():

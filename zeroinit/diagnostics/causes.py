@@ -508,7 +508,7 @@ class _ZeroedWeights(TorchFunctionMode):
         name, zeroed_by = self.computed[id(given[0])]
         for t in given:
             zeroed_by = zeroed_by or self.computed[id(t)][1]
-        if out.shape == self.shapes[name] and out.is_floating_point():
+        if out.numel() == self.shapes[name].numel() and out.is_floating_point():
             if zeroed_by is None and not out.any():
                 zeroed_by = function
             self.computed[id(out)] = name, zeroed_by

@@ -218,7 +218,11 @@ class Wake(Probe):
 # %% ../../nbs/diagnostics/00_probes.ipynb #b6aae716
 def _gram(rows):
     "(N, ...) to (N, N): the inner product of each two rows, in float64."
-    rows = rows.detach().flatten(1).double()
+    rows = rows.detach().flatten(1)
+    if rows.is_complex():
+        rows = rows.to(torch.complex128)
+        return rows @ rows.mH
+    rows = rows.double()
     return rows @ rows.T
 
 
@@ -245,6 +249,7 @@ def effective_rank(
 # %% ../../nbs/diagnostics/00_probes.ipynb #16f12f9b
 def _groups_from_gram(gram, tolerance=1e-6):
     "Number of groups of rows, of which these are the inner products."
+    gram = gram.real if gram.is_complex() else gram
     squares = gram.diagonal()
     squared_distances = squares[:, None] + squares - 2 * gram
     near = squared_distances <= tolerance**2 * squares.max()

@@ -51,7 +51,13 @@ from zeroinit.schemes.sites import (
     layer_kind,
     plain_name,
 )
-from .tensors import ParameterNames, check_held, check_plain, check_writable
+from zeroinit.schemes.tensors import (
+    ParameterNames,
+    check_held,
+    check_not_wrapped,
+    check_plain,
+    check_writable,
+)
 from .zero import head_bias_rule
 
 # %% ../../nbs/schemes/07_initialization.ipynb #54ef210b
@@ -446,6 +452,7 @@ def plan_scheme(
     cannot be treated."""
     # check what is asked for
     model = unwrap(model)
+    check_not_wrapped(model)
     batch = _first_input(batch)
     selection = Selection(only, skip)
     check_bool(strict=strict)

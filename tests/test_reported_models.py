@@ -1,0 +1,309 @@
+"""What `diagnose` says of small models as people write them: gates, masks, cuts and saturation.
+
+The answer of each was compared with 300 updates by plain PyTorch.
+"""
+
+import math
+import warnings
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.nn.utils import prune
+
+from zeroinit import diagnose
+from zeroinit.basics.errors import Refused
+
+WIDTH = 16
+CLASSES = 4
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def points(n=64):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, WIDTH, generator=generator)
+    return x, torch.randint(CLASSES, (n,), generator=generator)
+
+
+def chain(activation=nn.ReLU):
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), activation(), nn.Linear(WIDTH, CLASSES))
+
+
+class Model(nn.Module):
+    """Two layers, and a forward pass of them."""
+
+    def __init__(self, forward, layer=None, head=None):
+        super().__init__()
+        self.layer = layer or nn.Linear(WIDTH, WIDTH)
+        self.head = head or nn.Linear(WIDTH, CLASSES)
+        self.run = forward
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+class NoGradient(torch.autograd.Function):
+    """The identity, whose backward pass gives nothing."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+def without_grad(model, x):
+    with torch.no_grad():
+        features = model.layer(x)
+    return model.head(features)
+
+
+CUT_OFF = {
+    "detach": lambda m, x: m.head(x + m.layer(x).detach()),
+    "no_grad": without_grad,
+    "int": lambda m, x: m.head(x) + m.layer(x)[:, :CLASSES].int(),
+    "gt": lambda m, x: m.head(x * (m.layer(x) > 0)),
+    "item": lambda m, x: m.head(x) * m.layer(x).mean().item(),
+    "topk": lambda m, x: m.head(x.gather(1, m.layer(x).topk(WIDTH).indices)),
+    "the backward pass of NoGradient": lambda m, x: m.head(NoGradient.apply(m.layer(x))),
+}
+
+
+@pytest.mark.parametrize("function", CUT_OFF)
+def test_a_layer_that_is_cut_off_learns_nothing(function):
+    said = diagnose(Model(CUT_OFF[function]), batch=points()).verdict
+    assert said[0] == "learns in part: 1 of 2 layers is cut off from the loss"
+    assert any(s.startswith("cut off from the loss") and function in s for s in said), said
+
+
+def test_a_layer_that_is_not_used_is_named():
+    said = diagnose(Model(lambda m, x: m.head(x)), batch=points()).verdict
+    assert "not used in the forward pass: layer" in said
+
+
+def filled_bias(value, activation):
+    model = chain(activation)
+    nn.init.constant_(model[0].bias, value)
+    return model
+
+
+def pruned():
+    model = chain()
+    prune.random_unstructured(model[0], "weight", amount=1.0)
+    return model
+
+
+def straight_through(weight):
+    return weight + (weight.round() - weight).detach()
+
+
+def rounded(model, x):
+    return F.linear(x, straight_through(model.layer.weight)) @ straight_through(model.head.weight).T
+
+
+STUCK = {
+    "dropout of everything": (
+        lambda: nn.Sequential(chain(), nn.Dropout(1.0), nn.Linear(CLASSES, CLASSES)),
+        "no gradient passes 1 (Dropout)",
+    ),
+    "hardtanh": (lambda: filled_bias(50.0, nn.Hardtanh), "no gradient passes 1 (Hardtanh)"),
+    "ReLU6": (lambda: filled_bias(60.0, nn.ReLU6), "no gradient passes 1 (ReLU6)"),
+    "dead ReLU": (lambda: filled_bias(-100.0, nn.ReLU), "no gradient passes 1 (ReLU)"),
+    "clamp": (lambda: Model(lambda m, x: m.head((m.layer(x) + 50).clamp(-1, 1))), "clamp is flat"),
+    "pruned": (pruned, "all weights become zero by a product with zero: 0.weight_orig"),
+    "rounded": (lambda: Model(rounded), "all weights become zero by round: layer and head"),
+    "its own difference": (
+        lambda: Model(lambda m, x: m.head(m.layer(x) - m.layer(x))),
+        "the terms of its gradient cancel",
+    ),
+    "softmax over one": (
+        lambda: Model(
+            lambda m, x: m.head(x[:, :1].new_ones(len(x), 1) * F.softmax(m.layer(x), -1)),
+            nn.Linear(WIDTH, 1),
+            nn.Linear(1, CLASSES),
+        ),
+        "softmax is over a single element",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_the_cause_is_named(name):
+    build, cause = STUCK[name]
+    said = diagnose(build(), batch=points()).verdict
+    assert said[0].startswith("does not learn: "), said
+    assert any(cause in sentence for sentence in said), said
+
+
+def closed_gate(model, x):
+    return model.head(x) + torch.sigmoid(model.layer(x)[:, :CLASSES] * 0 - 1000) * model.head(x)
+
+
+PARTLY = {
+    "sign": (lambda m, x: m.head(torch.sign(m.layer(x))), "sign has no gradient"),
+    "saturated": (lambda m, x: m.head(F.softmax(m.layer(x) * 1e4, -1)), "is too small"),
+    "underflow": (lambda m, x: m.head(x + m.layer(x) * 1e-30 * 1e-30), "a product multiplies it"),
+    "gate": (closed_gate, "no gradient in 8 updates: layer: "),
+}
+
+
+@pytest.mark.parametrize("name", PARTLY)
+def test_one_layer_of_two_is_stuck(name):
+    forward, cause = PARTLY[name]
+    said = diagnose(Model(forward), batch=points()).verdict
+    assert said[0].startswith("learns in part: 1 of 2 layers "), said
+    assert any(cause in sentence for sentence in said), said
+
+
+def test_attention_to_a_single_key():
+    attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+    model = Model(lambda m, x: m.head(m.layer(*[x[:, None]] * 3)[0][:, 0]), attention)
+    said = diagnose(model, batch=points()).verdict
+    assert said[0].startswith("learns in part: 2 of 5 layers stay without a gradient"), said
+    assert "layer[query] and layer[key]: softmax in layer" in said[1], said
+
+
+def test_a_hook_that_stops_a_gradient():
+    model = chain()
+    model[0].weight.register_hook(lambda grad: grad * 0)
+    said = diagnose(model, batch=points()).verdict
+    assert said[0].startswith("learns in part: 1 of 2 layers stay without a gradient"), said
+    assert "no gradient in 8 updates: 0: a hook on it makes its gradient zero" in said
+
+
+NOT_FINITE = {
+    "the logarithm of a number that is not positive": lambda m, x: m.head(m.layer(x).log()),
+    "exp of a large number": lambda m, x: m.head((300 * m.layer(x)).exp()),
+    "a single number": lambda m, x: m.head(x) / m.layer(x)[:, :1].std(-1, keepdim=True),
+    "a division by zero": lambda m, x: m.head(x / m.layer(x * 0).mul(0)),
+}
+
+
+@pytest.mark.parametrize("cause", NOT_FINITE)
+def test_the_first_number_that_is_not_finite(cause):
+    said = diagnose(Model(NOT_FINITE[cause]), batch=points()).verdict
+    assert said[0].startswith("diverges: the loss is nan at update 1: ") and cause in said[0], said
+
+
+def test_adam_in_half_precision_diverges_as_it_does():
+    """The squares of small gradients are zero in float16, and so is Adam's epsilon."""
+    said = diagnose(nn.Sequential(*chain()[:2], *chain()).half(), batch=points()).verdict
+    assert said[0].startswith("diverges: the loss is nan at update 2"), said
+
+
+def test_outputs_that_become_constant_are_no_learning():
+    model = nn.Sequential(*chain()[:2], *chain()[:2], *chain())
+    said = diagnose(model, batch=points(), lr=10.0).verdict
+    assert said[0].startswith("does not learn: "), said
+
+
+def test_inputs_that_are_all_the_same():
+    _, y = points()
+    said = diagnose(chain(), batch=(torch.ones(len(y), WIDTH), y)).verdict
+    assert said == ["does not learn: all inputs in the batch are the same"]
+
+
+def test_a_loss_that_is_zero_from_the_start():
+    model = chain()
+    nn.init.zeros_(model[2].weight)
+    nn.init.zeros_(model[2].bias)
+    x, _ = points()
+    said = diagnose(model, batch=(x, torch.zeros(len(x), CLASSES)), loss=F.mse_loss).verdict
+    assert said[0] == "does not learn: the loss is 0 from the start"
+    assert "0 and 2: the loss is at its minimum" in said[1]
+
+
+def test_a_learning_rate_that_rounding_swallows():
+    said = diagnose(chain(), batch=points(), optimizer="sgd", lr=1e-12).verdict
+    assert "updates at a learning rate of 1e-12 are lost in the rounding of float32" in said[1]
+
+
+def inner_gradient(model, x):
+    """As physics-informed networks do: the input is made a leaf in the forward pass."""
+    with torch.enable_grad():
+        x = x.clone().requires_grad_()
+        out = model.head(torch.tanh(model.layer(x)))
+        (slope,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    return out + slope.sum(1, keepdim=True)
+
+
+def with_a_frozen_parameter(dtype):
+    model = chain()
+    model.extra = nn.Parameter(torch.zeros(3).to(dtype), requires_grad=False)
+    return model
+
+
+LEARNING = {
+    "gradients in the forward pass": lambda: Model(inner_gradient),
+    "TorchScript": lambda: torch.jit.script(chain()),
+    "traced": lambda: torch.jit.trace(chain(), points()[0]),
+    "torch.fx": lambda: torch.fx.symbolic_trace(chain()),
+    "DataParallel": lambda: nn.DataParallel(chain()),
+    "a frozen parameter of int8": lambda: with_a_frozen_parameter(torch.int8),
+    "a frozen parameter of float8": lambda: with_a_frozen_parameter(torch.float8_e4m3fn),
+    "bilinear": lambda: Model(lambda m, x: m.layer(x, x), nn.Bilinear(WIDTH, WIDTH, CLASSES)),
+    "orthogonal": lambda: nn.Sequential(
+        nn.utils.parametrizations.orthogonal(nn.Linear(WIDTH, WIDTH)), chain()
+    ),
+    "softmax before the loss": lambda: nn.Sequential(chain(), nn.Softmax(-1)),
+    "a mixed dtype": lambda: Model(
+        lambda m, x: m.head(m.layer(x).double()), head=nn.Linear(WIDTH, CLASSES).double()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_what_learns_is_said_to_learn(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        said = diagnose(LEARNING[name](), batch=points()).verdict
+    assert said[0].startswith("learns: "), said
+
+
+def test_complex_weights_keep_their_imaginary_part():
+    layers = [nn.Linear(WIDTH, size, dtype=torch.cfloat) for size in (WIDTH, CLASSES)]
+    nn.init.zeros_(layers[0].weight)
+    with torch.no_grad():
+        layers[0].weight.copy_(1j * torch.randn(WIDTH, WIDTH))
+    model = Model(lambda m, x: m.head(m.layer(x)).abs(), *layers)
+    x, y = points()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        said = diagnose(model, batch=(x.cfloat(), y))
+    assert said.verdict[0].startswith("learns: ")
+    assert said.table.distinct[0] == WIDTH and said.table.weight_rank[0] > 2
+
+
+def batch_of(x=None, y=None):
+    right = points()
+    return right[0] if x is None else x, right[1] if y is None else y
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(batch=batch_of(y=points()[1] - 1)), "the target has the class -1"),
+        (dict(batch=torch.nested.nested_tensor([torch.ones(2, WIDTH)])), "a nested tensor: pad"),
+        (dict(batch=torch.ones(2, WIDTH, device="meta")), "batch is on the meta device"),
+        (dict(loss=nn.CrossEntropyLoss), "give CrossEntropyLoss()"),
+        (dict(lr="fast"), "lr must be a number from 0 on"),
+        (dict(lr=math.nan), "lr must be a number from 0 on"),
+        (dict(seed="a"), "seed must be a whole number"),
+    ],
+)
+def test_refusals_say_what_is_allowed(settings, message):
+    with pytest.raises(Refused) as caught:
+        diagnose(chain(), **(dict(batch=points()) | settings))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_targets_that_are_all_ignored():
+    said = diagnose(chain(), batch=batch_of(y=torch.full((64,), -100))).verdict
+    assert said[0].endswith("every target is -100, which cross entropy ignores")
