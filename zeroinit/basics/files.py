@@ -19,7 +19,10 @@ from .errors import Refused, Unwritable, shown
 def root(
     start: Path = None,  # folder to look from; None: the working folder
 ) -> Path:  # the checkout's top, or `start` itself outside a checkout
-    "The folder above `start` that holds the notebooks and settings.ini."
+    """The folder above `start` that holds the notebooks and settings.ini.
+
+    Raises `Refused` if the working folder was removed.
+    """
     try:
         start = Path(start or Path.cwd()).resolve()
     except FileNotFoundError:

@@ -65,24 +65,24 @@ def run_lock(
     except Timeout:
         error = _lock_error(lock)
         if error is not None:
-            raise _no_lock(lock, error) from error
+            _refuse_lock(lock, error)
         if not wait:
             raise Busy(f"another process is training {name}") from None
         warnings.warn(f"another process is training {name}; waiting for it", stacklevel=1)
         file_lock.acquire()
     except OSError as error:
-        raise _no_lock(lock, error) from error
+        _refuse_lock(lock, error)
     try:
         yield
     finally:
         file_lock.release()
 
 
-def _no_lock(lock, error):
-    return Unwritable(
+def _refuse_lock(lock, error):
+    raise Unwritable(
         f"could not lock {lock} ({error.strerror or error}); "
         "choose a folder that can be written, on a disk with file locks"
-    )
+    ) from error
 
 # %% ../../nbs/experiments/07_locks.ipynb #66e8e913
 def is_locked(

@@ -507,8 +507,8 @@ def _check_devices(args):
     part = args.gpus_per_run
     if part is not None and not (part == 0 or 0.001 <= part <= 1):
         raise Refused(
-            f"--gpus-per-run must be from 0.001 to 1, or 0, not {part:g}: "
-            "a run uses one GPU at most"
+            f"--gpus-per-run must be from 0 to 1, not {part:g}: a run uses one GPU at most, "
+            "and at least 0.001 of it, or none"
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
         raise Refused(
