@@ -240,10 +240,14 @@ class Cut:
             return f"a product{place} multiplies it by zero"
         if self.operation in _FLAT:
             return f"{name}{place} is flat there for every input"
-        if self.operation in _SATURATED and self.is_over_one:
-            return f"{name}{place} is over a single element, of which it gives 1 for every input"
         if self.operation in _SATURATED:
-            return f"{name}{place} is saturated for every input"
+            over_one = "over a single element, of which it gives 1"
+            state = over_one if self.is_over_one else "saturated"
+            return f"{name}{place} is {state} for every input"
+        return self._other_reason(place, name)
+
+    def _other_reason(self, place, name):
+        "The same, of what neither multiplies nor flattens."
         if self.operation.startswith("ScaledDotProduct"):
             return f"the attention{place} does not depend on it (one key, or a saturated softmax)"
         if self.operation in _JOINS:

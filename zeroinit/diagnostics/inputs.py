@@ -170,6 +170,15 @@ def _to_model(model, inputs):
     return Inputs(args, kwargs, target)
 
 
+def _check_values(inputs):
+    "Raise `Refused` for tensors that a model cannot be trained on."
+    for t in inputs.tensors():
+        if t.is_nested:
+            raise Refused("batch holds a nested tensor: pad it to a plain tensor")
+        if t.is_meta:
+            raise Refused("batch is on the meta device and holds no values: give one that does")
+
+
 def read_inputs(
     model: nn.Module,  # that is going to be called with them
     batch,  # tensor, array, DataLoader, dictionary, or tuple of inputs and target
@@ -193,11 +202,7 @@ def read_inputs(
         )
     if not inputs.tensors():
         raise Refused("batch holds no tensor and no array: give an input or (input, target)")
-    for t in inputs.tensors():
-        if t.is_nested:
-            raise Refused("batch holds a nested tensor: pad it to a plain tensor")
-        if t.is_meta:
-            raise Refused("batch is on the meta device and holds no values: give one that does")
+    _check_values(inputs)
     if any(t.numel() == 0 for t in inputs.tensors()):
         raise Refused("batch holds an empty tensor: give at least one input")
     return _to_model(model, inputs)
