@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from ..basics.errors import Refused
-from ..basics.files import at_root
+from ..basics.files import at_root, user_path
 from ..data.datasets import DATASETS
 from .config import DEFAULTS, Experiment
 from .context import RunContext
@@ -113,7 +113,7 @@ def find_record(
     path: str | Path,  # of a record; relative to the working folder or to the checkout's top
 ) -> Path:
     "The file of a record. Raise `Refused` if there is none."
-    path = Path(path).expanduser()
+    path = user_path(path)
     found = path if os.path.lexists(path) else at_root(path)
     if os.path.isdir(found):
         raise Refused(f"{path} is a folder; name a record in it, as seed0.json")
