@@ -17,7 +17,7 @@ from zeroinit.diagnostics.model_zoo import (
     judge_subject,
     truth_rows,
 )
-from zeroinit.diagnostics.peers import TOOLS, ask, is_right, markdown_table
+from zeroinit.diagnostics.peers import TOOLS, ask_tool, is_right, markdown_table
 from zeroinit.diagnostics.reported import CASES
 
 TOP = Path(__file__).resolve().parent.parent
@@ -65,7 +65,7 @@ def test_zeroinit_is_right_wherever_another_tool_is():
 @pytest.mark.parametrize("name", [name for name in CASES if name in PEERS["models"]])
 def test_the_answer_of_zeroinit_is_as_recorded(name):
     case = CASES[name]
-    said = ask("zeroinit", case.build, case.make_batch(), 1e-2)
+    said = ask_tool("zeroinit", case.build, case.make_batch(), 1e-2)
     assert said["answer"] == PEERS["models"][name]["zeroinit"]["answer"]
 
 

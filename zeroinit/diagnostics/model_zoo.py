@@ -317,7 +317,10 @@ def training_set(
 def answer_of(
     verdict: list,  # of sentences, see `Diagnosis`
 ) -> str:  # learns, learns in part or does not learn
-    "What a verdict says, in the words of a `Truth`."
+    """What a verdict says, in the words of a `Truth`.
+
+    Raises `ValueError` for a verdict that begins in no known way.
+    """
     for words in ("learns in part", "does not learn", "diverges", "learns too slowly", "learns"):
         if verdict[0].startswith(words):
             return words if words.startswith("learns") and "slow" not in words else "does not learn"

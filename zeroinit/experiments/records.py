@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..basics.errors import Refused, Unwritable, pick
+from ..basics.errors import Unwritable, pick
 from ..basics.files import at_root, write_atomically
 from ..basics.names import path_below
 from ..basics.reading import Unreadable, parse_json, read_text

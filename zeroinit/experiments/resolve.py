@@ -10,7 +10,6 @@ import hashlib
 import json
 from dataclasses import fields, replace
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 

@@ -106,7 +106,9 @@ def _explain_curves(frame, any_published):
     else:
         parts = ["line: the one seed, with its last value"]
     if any_published:
-        parts.append("diamonds were read off the work's plots; a bar is the band of such a plot")
+        parts.append(
+            "diamonds were read off the work's plots, with a bar where the plot has a band"
+        )
     if (frame["protocol"] == "published").any():
         parts.append("published protocol: as in the author's code, flaws included")
         if (frame["protocol"] == "clean").any():

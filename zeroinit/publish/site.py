@@ -239,13 +239,17 @@ def adapt_links(
     "Adapt relative links to the site, and replace badges, which other servers draw, by their text."
     text = re.sub(r"\[!\[([^]]*)\]\(https://[^)]*badge\.svg\)\]", r"[\1]", text)
 
-    def adapt(link):
-        picture, name, target = link.groups()
-        if picture or "://" in target or target.startswith("#"):
-            return link[0]
-        return _target_on_site(name, target, folder, repository) or link[0]
+    def adapt(match):
+        if match["code"]:
+            return match[0]
+        target = match["target"]
+        if match["picture"] or "://" in target or target.startswith("#"):
+            return match[0]
+        return _target_on_site(match["name"], target, folder, repository) or match[0]
 
-    return re.sub(r"(!?)\[([^]]*)\]\(([^)\s]+)\)", adapt, text)
+    code = r"^```.*?^```|^ {4}.*?$|`[^`\n]+`"
+    link = r"(?P<picture>!?)\[(?P<name>[^]]*)\]\((?P<target>[^)\s]+)\)"
+    return re.sub(f"(?P<code>{code})|{link}", adapt, text, flags=re.M | re.S)
 
 # %% ../../nbs/publish/03_site.ipynb #3a91c0ea
 class Parameter(NamedTuple):
