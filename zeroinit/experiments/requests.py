@@ -36,6 +36,7 @@ from zeroinit.experiments.runner import (
     run,
 )
 from .verification import compare_records
+from ..models.networks import MODELS
 from ..training.hardware import fast_layout
 from ..training.loop import fit
 
@@ -135,6 +136,11 @@ def _round_down(value, batch_size):
     return size + 1 if size % batch_size == 1 else size
 
 # %% ../../nbs/experiments/13_requests.ipynb #62dcbed8
+def _is_large(model):
+    "Whether a model is slow without a GPU; those of other libraries count as large."
+    return ":" in model or MODELS[model].large
+
+
 SHORT = 90  # seconds of training; with the start and the data, two minutes
 WORTH_A_LINE = 20  # seconds
 
@@ -249,11 +255,13 @@ class Request:
         return images_on(device, self.experiment, self.options.get("data_root"), context)
 
     def _estimate_lines(self, seeds, context):
-        "What is said before so many seeds are trained; nothing on a GPU, where runs are short."
+        "Yield what is said before so many seeds are trained; nothing on a GPU: runs are short."
         device = find_device(self.options.get("device", "auto"))
         if seeds == 0 or device.type != "cpu":
-            return []
+            return
         e = self.experiment
+        if _is_large(e.model):  # the measurement itself takes a while, on a busy machine minutes
+            yield f"{e.model} is slow without a GPU; measuring how slow it is here"
         images = self._images(device, context)
         train, evals = make_batches(e, images, self.options.get("seed", 0))
         estimate = Estimate(
@@ -263,7 +271,7 @@ class Request:
             train.count,
             tuple(batches.count for batches in evals.values()),
         )
-        return estimate_lines(estimate, self.parameters)
+        yield from estimate_lines(estimate, self.parameters)
 
     def _print_comparison(self, path, record, context):
         "Compare a record that was trained now with the committed one, unless it is that one."
