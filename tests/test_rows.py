@@ -29,7 +29,7 @@ CASES = [
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory):
     """Prepared caches, in the form that the loaders write after a download."""
-    from zeroinit.data.datasets import write_npz
+    from zeroinit.data.datasets import arrays_digest, write_npz
 
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
@@ -40,6 +40,7 @@ def data_root(tmp_path_factory):
             arrays[f"x_{split}"] = rng.integers(0, 256, (count, *shape), np.uint8)
         for split in ("train", "test"):
             arrays[f"y_{split}"] = np.arange(count) % CLASSES[name]
+        arrays["checked"] = np.array(arrays_digest(arrays))
         write_npz(root / f"{name}.npz", arrays)
     return root
 

@@ -113,7 +113,8 @@ def find_record(
     path: str | Path,  # of a record; relative to the working folder or to the checkout's top
 ) -> Path:
     "The file of a record. Raise `Refused` if there is none."
-    path = user_path(path)
+    if not os.path.islink(path):  # a link that leads nowhere is a damaged record
+        path = user_path(path)
     found = path if os.path.lexists(path) else at_root(path)
     if os.path.isdir(found):
         raise Refused(f"{path} is a folder; name a record in it, as seed0.json")

@@ -452,7 +452,6 @@ def plan_scheme(
     cannot be treated."""
     # check what is asked for
     model = unwrap(model)
-    check_not_wrapped(model)
     batch = _first_input(batch)
     selection = Selection(only, skip)
     check_bool(strict=strict)
@@ -462,6 +461,7 @@ def plan_scheme(
 
     # find the places that the scheme is for
     try:
+        check_not_wrapped(model)
         found, unknown_branches = _find_sites(model, scheme, selection, roles, strict, batch)
         names = ParameterNames(model)
     except Refused:
