@@ -18,6 +18,7 @@ WRITE = """
 import sys
 from dataclasses import asdict
 import zeroinit.basics.files
+from zeroinit.diagnostics.probes import STATISTICS
 from zeroinit.experiments.records import environment, results_path, write_record
 
 zeroinit.basics.files.os.fsync = lambda fd: None  # ten thousand of them would time the disk
@@ -26,12 +27,17 @@ scores = {}
 for split in ("train", "val", "test"):
     scores |= {f"{split}_loss": 0.5, f"{split}_acc": 0.5}
 statistics = [0.1 * k for k in range(8)]
-gradients = {f"fc{i}": [statistics for _ in range(10)] for i in range(3)}
+weights = {f"fc{i}": [statistics for _ in range(10)] for i in range(3)}
+probes = dict(
+    gradients=dict(statistics=list(STATISTICS), weights=weights),
+    wake=dict(updates=10, first={"fc1.weight": 1}),
+    symmetry=dict(rows=[]),
+)
 common = dict(
     seed=0,
     status="done",
     history=[dict(epoch=k, **scores, seconds=0.1) for k in range(1, 11)],
-    probes=dict(gradients=gradients),
+    probes=probes,
     env=environment("cpu"),
     cost=dict(images_per_s=1e4, memory_gib=0.5),
     wall_s=1.0,
@@ -96,9 +102,9 @@ def test_ten_thousand_runs(tree, tmp_path):
     run_script(EXPERIMENTS + WRITE, root, env)
     output, plan_seconds = time_script(EXPERIMENTS + PLAN, root, env)
     assert output.splitlines()[-1] == "10000 runs, 10000 done, nothing left"
-    assert plan_seconds < 2
+    assert plan_seconds < 10  # the values of each record are checked, not only its seal
 
     output, read_seconds = time_script(READ, root, env)
     assert output.split() == ["100000", "10000", "0.5"]
-    assert read_seconds < 5
+    assert read_seconds < 15
     print(f"plan {plan_seconds:.2f} s, read {read_seconds:.2f} s of processor time")

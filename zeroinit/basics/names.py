@@ -41,20 +41,18 @@ def path_below(
     Raise `Refused` for a name that would leave the folder, as `..`, and for one that no file can
     have.
     """
-    path = Path(folder)
     for name in names:
         if not _is_file_name(name):
             raise Refused(
                 f"{printable(name)!r} cannot be the name of a file or folder: a name has no slash, "
                 f"is not '..', and has {_LONGEST} bytes at most"
             )
-        path = path / name
-    return path
+    return Path(folder, *names)
 
 
 def _is_file_name(name):
     "Whether a name is that of one file or folder."
-    if name in ("", "..") or "\0" in name or Path(name).name != name:
+    if name in ("", ".", "..") or "\0" in name or os.path.basename(name) != name:
         return False
     try:
         return len(os.fsencode(name)) <= _LONGEST

@@ -32,6 +32,7 @@ from zeroinit.experiments.records import (
     damage,
     is_done,
     read_record,
+    record_below,
     results_path,
     run_name,
     run_path,
@@ -248,7 +249,7 @@ def plan_suite(
 
 
 def _plan_row(experiment, seeds, results_root, estimator, timed):
-    paths = {seed: results_path(results_root, experiment, seed) for seed in seeds}
+    paths = {seed: record_below(results_root, experiment, seed) for seed in seeds}
     missing = [seed for seed, path in paths.items() if not is_done(path)]
     for seed in missing:
         warn_of_damage(paths[seed])
