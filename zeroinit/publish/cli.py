@@ -26,6 +26,7 @@ from zeroinit.basics.output import (
     say,
 )
 from ..experiments.options import RUN_OPTIONS
+from ..experiments.progress import duration_text
 from ..experiments.suites import SUITES
 from ..sweep.driver import format_table, list_runs, plan_suite, run_suite, suite_status
 
@@ -113,6 +114,9 @@ def _status(args):
         text = format_table(totals)
         if runs:
             text += f"\n\n{format_table(runs)}"
+        notes = [_note_on_minutes(total) for total in totals if _is_partly_measured(total)]
+        if notes:
+            text += "\n\n" + "\n".join(notes)
         if args.watch and is_left and not is_running:
             text += "\n\nno process is running it"
         if args.watch and sys.stdout.isatty():
@@ -129,6 +133,22 @@ def _status(args):
 def _is_left(total):
     "Whether a suite has runs to do."
     return total["stopped"] or total["missing"] or total["damaged"]
+
+
+def _is_partly_measured(total):
+    "Whether a suite's minutes are those of a part of its runs."
+    return total["minutes"] is not None and total["unmeasured"] > 0
+
+
+def _note_on_minutes(total):
+    "Say which runs a suite's minutes leave out."
+    left = total["running"] + total["stopped"] + total["missing"] + total["damaged"]
+    measured = left - total["unmeasured"]
+    time_left = duration_text(60 * total["minutes"])
+    return (
+        f"{total['suite']}: about {time_left} for {measured} of the {left} runs left; "
+        f"{total['unmeasured']} of kinds that were never measured"
+    )
 
 # %% ../../nbs/publish/04_cli.ipynb #20941030
 def _report(args):

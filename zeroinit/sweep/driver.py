@@ -723,7 +723,8 @@ def suite_status(
     """The state of a suite, and of its runs that are running, stopped, failed or damaged.
 
     The first dict has suite; runs, their number; a count for each of RUN_STATES; s_per_epoch of
-    what is not done; and minutes left with as many runs at a time as now (None: not measured yet).
+    what is not done; minutes left with as many runs at a time as now (None: not measured yet); and
+    unmeasured, the number of runs left that minutes leaves out: no run of their kind was measured.
     The others have run, state, epoch, s_per_epoch, minutes left, and why it failed.
     """
     results_root = at_root(results_root)
@@ -740,9 +741,10 @@ def suite_status(
             unfinished.append(_unfinished_run(name, job, state, text, estimator))
 
     s_per_epoch = [run.s_per_epoch for run in unfinished if run.s_per_epoch]
-    known_minutes = [run.minutes for run in unfinished if run.minutes is not None]
+    left = [run for run in unfinished if run.state != "failed"]
+    known_minutes = [run.minutes for run in left if run.minutes is not None]
     minutes = None
-    if known_minutes or not unfinished:
+    if known_minutes or not left:
         minutes = sum(known_minutes, 0.0) / max(counts["running"], 1)
     total = dict(
         suite=suite,
@@ -750,5 +752,6 @@ def suite_status(
         **{state: counts[state] for state in RUN_STATES},
         s_per_epoch=statistics.median(s_per_epoch) if s_per_epoch else None,
         minutes=minutes,
+        unmeasured=len(left) - len(known_minutes),
     )
     return total, [run.row() for run in unfinished if run.state != "missing"]
