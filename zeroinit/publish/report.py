@@ -66,11 +66,17 @@ class NotebookStopped(Refused):
         self.error_message = error_message
 
 
-def _without_empty_tags(path):
-    "Remove the empty lists of tags that papermill gives to cells; nbdev_clean would keep them."
+def _tidy_outputs(path):
+    """Make an executed notebook the same at every execution.
+
+    What a cell prints may arrive in one piece or in several. papermill gives cells empty lists of
+    tags, which nbdev_clean would keep.
+    """
     import nbformat
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     nb = nbformat.read(path, as_version=4)
+    nb, _ = CoalesceStreamsPreprocessor().preprocess(nb, {})
     for cell in nb.cells:
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
@@ -101,7 +107,7 @@ def execute_notebook(
         papermill.execute_notebook(str(notebook), str(out), parameters or {}, **options)
     except papermill.PapermillExecutionError as e:
         raise NotebookStopped(notebook.name, e.ename, e.evalue) from None
-    return _without_empty_tags(out)
+    return _tidy_outputs(out)
 
 # %% ../../nbs/publish/00_report.ipynb #98000bec
 def execute_notebooks(
