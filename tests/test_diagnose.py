@@ -7,6 +7,7 @@ norms over a single element, layers in a Python list, weights that round to zero
 import math
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -751,3 +752,11 @@ class ScaledLayer(nn.Module):
 def test_a_scalar_parameter_has_no_neurons_to_compare():
     verdict = diagnose(ScaledLayer(), None, (torch.randn(16, 6), torch.arange(16) % 3)).verdict
     assert verdict[0].startswith("learns"), verdict
+
+
+def test_a_plot_leaves_the_settings_of_later_plots_alone():
+    plt.switch_backend("agg")  # the first figure would choose one
+    before = plt.rcParams.copy()
+    diagnose(chain(2, nn.ReLU), "zero", points()).plot()
+    plt.close()
+    assert plt.rcParams == before

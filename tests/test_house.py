@@ -153,6 +153,15 @@ def test_a_notebook_is_called_as_its_module(path):
     assert (path.parent.name, path.stem[3:]) == (package, name)
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_plot_functions_leave_the_settings_of_matplotlib_alone(path):
+    """A theme is switched on in `figure_style` only, which takes it back."""
+    source = path.read_text()
+    if path.name == "layer_map.py":
+        source = source.replace("sns.set_theme(**SEABORN_THEME)", "", 1)
+    assert not re.search(r"set_theme|sns\.set|style\.use|rcParams\[.*\] =|rcParams\.update", source)
+
+
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p not in LIBRARY], ids=name_of)
 def test_notebooks_import_what_they_may(path):
     place = path.relative_to(TOP / "nbs").as_posix()

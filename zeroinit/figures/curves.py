@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.transforms import ScaledTranslation
 
+from ..diagnostics.layer_map import figure_style
 from ..experiments.config import scheme_label
 from ..experiments.frames import half_width, published, scores, to_frame
 from zeroinit.figures.style import (
@@ -208,6 +209,7 @@ def _draw_scales(ax, runs, reference):
     ax.legend(fontsize=9, loc="lower left")
 
 # %% ../../nbs/figures/02_curves.ipynb #5c0d6b1f
+@figure_style()
 def accuracy(
     frame,  # of `read`, one data set; a panel for each protocol in it
     schemes,  # labels, in the order of the legend; 'logistic' for the baseline
@@ -290,6 +292,7 @@ def rank_frame(
     return pd.DataFrame(rows, columns=_RANK_COLUMNS)
 
 # %% ../../nbs/figures/02_curves.ipynb #e1a00016
+@figure_style()
 def accuracy_and_rank(
     found,  # list of `records`, of one data set
     schemes,  # labels, in the order of the legend; 'logistic' for the linear model

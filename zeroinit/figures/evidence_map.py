@@ -8,6 +8,7 @@ __all__ = ['WORD_COLORS', 'cell_color', 'evidence_map']
 # %% ../../nbs/figures/04_evidence_map.ipynb #a4adccb7
 from matplotlib.patches import Patch, Rectangle
 
+from ..diagnostics.layer_map import figure_style
 from ..evidence.claims import CLAIMS
 from .style import NothingToDraw, panels, sign_figure
 
@@ -112,6 +113,7 @@ def _draw_work(ax, cells, title):
     ax.set_title(title, fontsize=11, loc="left", pad=2)
 
 # %% ../../nbs/figures/04_evidence_map.ipynb #1aa82e45
+@figure_style()
 def evidence_map(
     cells,  # of `evidence.cells.evidence_cells`
     about: str = "",  # small print: what the runs are

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..diagnostics.layer_map import draw_heatmap
+from ..diagnostics.layer_map import draw_heatmap, figure_style
 from ..experiments.config import scheme_label
 from ..experiments.frames import to_frame
 from zeroinit.figures.style import (
@@ -153,6 +153,7 @@ _BOXES_EXPLAINED = (
 )
 
 
+@figure_style()
 def gradient_boxes(
     records,  # of `zeroinit.experiments.records`, one model and data set
     schemes=("default", "bias_normal"),  # a panel each
@@ -192,6 +193,7 @@ _MAP_EXPLAINED = (
 )
 
 
+@figure_style()
 def wave(
     records,  # of `zeroinit.experiments.records`, one model and data set
     schemes=("default", "bias_normal"),  # a panel each

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..basics.files import at_root, ensure_writable, write_atomically
+from ..diagnostics.layer_map import create_ticks, figure_style
 from .style import PALETTE, panels
 
 # %% ../../nbs/figures/06_motion.ipynb #3fe4bfb1
@@ -72,6 +73,7 @@ _SMALLEST = 1e-8  # gradient on the axis
 def _draw_gradients(ax, layers, gradients, color):
     "Draw a bar for each layer's gradient, the output on top."
     ax.clear()
+    create_ticks([ax])
     rows = range(len(layers))
     ax.barh(rows, np.maximum(gradients - _SMALLEST, 0), left=_SMALLEST, color=color)
     for row, gradient in zip(rows, gradients, strict=True):
@@ -93,6 +95,7 @@ def _draw_gradients(ax, layers, gradients, color):
 def _draw_points(ax, points, n, color):
     "Draw the neurons of one layer, and say at how many places they are."
     ax.clear()
+    create_ticks([ax])
     ax.scatter(*points.T, s=24, alpha=0.6, color=color, linewidths=0)
     places = "place" if n == 1 else "places"
     ax.set(
@@ -105,6 +108,7 @@ def _draw_points(ax, points, n, color):
     )
 
 # %% ../../nbs/figures/06_motion.ipynb #58831290
+@figure_style()
 def motion(
     networks: dict,  # title -> `NetworkMotion`
     words: str = "",  # below the panels
@@ -119,6 +123,7 @@ def motion(
         frames = min(len(network.gradients) for network in networks.values())
         updates = range(1, frames + 1)
 
+    @figure_style()
     def draw_frame(k):
         for i, (title, network) in enumerate(networks.items()):
             _draw_gradients(upper[i], network.layers, network.gradients[k], PALETTE[i])

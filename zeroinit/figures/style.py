@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 
 from ..basics.errors import Refused
 from ..basics.files import at_root, write_atomically
-from ..diagnostics.layer_map import SEABORN_THEME
+from ..diagnostics.layer_map import create_ticks, figure_style
 from ..experiments.suites import SUITES
 
 # %% ../../nbs/figures/00_style.ipynb #15323cb8
@@ -125,18 +125,20 @@ def scheme_color(
     return COLORS.get(key, other)
 
 # %% ../../nbs/figures/00_style.ipynb #56da46fc
+@figure_style()
 def panels(
     n: int,  # side by side
     width: float = 5.5,  # inches each
     height: float = 4.0,  # inches each
     rows: int = 1,  # of `n` panels
 ) -> tuple:  # figure, list of axes
-    "Make an empty figure in our style."
-    import seaborn as sns  # here, as its import takes a second
+    """Make an empty figure in our style.
 
-    sns.set_theme(**SEABORN_THEME)
+    What is drawn into it later has our style if that is done inside `figure_style`.
+    """
     size = (width * n, height * rows)
     fig, axes = plt.subplots(rows, n, figsize=size, squeeze=False, layout="constrained")
+    create_ticks(axes.flat)
     return fig, list(axes.flat)
 
 # %% ../../nbs/figures/00_style.ipynb #d33a9f23

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..basics.files import at_root
 from ..basics.reading import Unreadable, read_json
+from ..diagnostics.layer_map import figure_style
 from .style import PALETTE, NothingToDraw, panels, sign_figure
 
 # %% ../../nbs/figures/07_timing.ipynb #ffd52afc
@@ -92,6 +93,7 @@ def _benchmark_caption(benchmark):
     return f"{', '.join(parts)}; timed in turns, in one process"
 
 
+@figure_style()
 def speed(
     benchmark: dict,  # a file in results/benchmarks; None: there is none
 ):  # matplotlib figure

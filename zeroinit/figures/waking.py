@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ..diagnostics.layer_map import hatch
+from ..diagnostics.layer_map import figure_style, hatch
 from ..experiments.config import scheme_label
 from ..experiments.frames import half_width, scores, to_frame, wake_updates
 from zeroinit.figures.style import (
@@ -65,6 +65,7 @@ def wake_frame(
 _PANELS_PER_ROW = 5
 
 
+@figure_style()
 def wake_order(
     found,  # list of `zeroinit.experiments.records`
     title: str = "",  # above the figure
@@ -365,6 +366,7 @@ def _warn_of_precisions(axes, precisions):
         ax.set_title(f"in {precision}: sizes not comparable with {others}", fontsize=10)
 
 # %% ../../nbs/figures/04_waking.ipynb #e80b54c3
+@figure_style()
 def accuracy_and_waking(
     frame,  # of `to_frame`, with the linear baseline's runs
     records,  # the same runs
