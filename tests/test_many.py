@@ -63,6 +63,15 @@ frame = read(sys.argv[1])
 print(len(frame), frame.hash.nunique(), frame.test_acc.mean())
 """
 
+READ_PLAINLY = """
+import json
+import sys
+from pathlib import Path
+
+for path in Path(sys.argv[1]).glob("*/*/*/seed*.json"):
+    json.loads(path.read_bytes())
+"""
+
 
 def run_script(code, root, env):
     """What a script prints."""
@@ -91,20 +100,26 @@ def time_script(code, root, env):
 
 @pytest.mark.slow
 def test_ten_thousand_runs(tree, tmp_path):
+    """Planning takes less than 2 seconds and reading less than 5.
+
+    On a core that is slow, or that is slow now, the bounds are twice and three and a half times the
+    seconds that json alone takes to read the same files.
+    """
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     env = {**os.environ, **one_thread, "PYTHONPATH": str(tree)}
     root = tmp_path / "results"
-
-    output, plan_seconds = time_script(EXPERIMENTS + PLAN, root, env)
-    assert output.splitlines()[-1] == "10000 runs, 0 done, time not measured yet"
-    assert plan_seconds < 2
-
     run_script(EXPERIMENTS + WRITE, root, env)
+    _, plain_seconds = time_script(READ_PLAINLY, root, env)
+
+    output, plan_seconds = time_script(EXPERIMENTS + PLAN, tmp_path / "nothing", env)
+    assert output.splitlines()[-1] == "10000 runs, 0 done, time not measured yet"
+    assert plan_seconds < max(2, 2 * plain_seconds)
+
     output, plan_seconds = time_script(EXPERIMENTS + PLAN, root, env)
     assert output.splitlines()[-1] == "10000 runs, 10000 done, nothing left"
-    assert plan_seconds < 10  # the values of each record are checked, not only its seal
+    assert plan_seconds < max(2, 2 * plain_seconds)
 
     output, read_seconds = time_script(READ, root, env)
     assert output.split() == ["100000", "10000", "0.5"]
-    assert read_seconds < 15
-    print(f"plan {plan_seconds:.2f} s, read {read_seconds:.2f} s of processor time")
+    assert read_seconds < max(5, 3.5 * plain_seconds)
+    print(f"plan {plan_seconds:.2f} s, read {read_seconds:.2f} s, plainly {plain_seconds:.2f} s")

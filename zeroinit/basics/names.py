@@ -7,6 +7,7 @@ __all__ = ['printable', 'path_below']
 
 # %% ../../nbs/basics/04_names.ipynb #86d6918e
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from .errors import Refused
@@ -50,6 +51,7 @@ def path_below(
     return Path(folder, *names)
 
 
+@lru_cache(maxsize=1000)  # records share the names of their folders
 def _is_file_name(name):
     "Whether a name is that of one file or folder."
     if name in ("", ".", "..") or "\0" in name or os.path.basename(name) != name:

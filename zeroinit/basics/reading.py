@@ -43,7 +43,9 @@ def read_text(
             raise Unreadable(path, "it is not a file")  # to open a named pipe would wait
         if info.st_size > _MAX_BYTES:
             raise Unreadable(path, f"it has {info.st_size:,} bytes")
-        return Path(path).read_text(encoding="utf-8")
+        with open(path, "rb", buffering=0) as file:
+            text = file.readall().decode("utf-8")
+        return text.replace("\r\n", "\n")  # line ends of Windows
     except OSError as error:
         raise Unreadable(path, error.strerror or error) from None
     except Unreadable:

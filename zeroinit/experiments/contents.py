@@ -7,6 +7,8 @@ __all__ = ['check_contents']
 
 # %% ../../nbs/experiments/00_contents.ipynb #53e30a19
 import math
+from functools import partial
+from itertools import chain
 
 from ..basics.names import printable
 from .config import DEFAULTS, METRICS, PROTOCOLS
@@ -17,6 +19,10 @@ _LARGEST = 2**63  # JSON has larger integers, pandas does not
 
 def _is_text(value):
     return isinstance(value, str) and value.isprintable()
+
+
+def _are_texts(values):
+    return set(map(type, values)) <= {str} and "".join(values).isprintable()
 
 
 def _is_number(value):
@@ -41,7 +47,7 @@ _KINDS = {
     "an integer from 1 on": lambda value: _is_count(value) and value > 0,
     "a number from 0 to 1": _is_share,
     "true or false": lambda value: isinstance(value, bool),
-    "a table": lambda value: isinstance(value, dict) and all(map(_is_text, value)),
+    "a table": lambda value: isinstance(value, dict) and _are_texts(value),
     "a list": lambda value: isinstance(value, list),
 }
 
@@ -57,15 +63,45 @@ def _check(value, kind, name, none=False):
         raise ValueError(f"its {name} is {shown}, not {kind}")
 
 
-def _check_entries(table, kinds, name):
-    """Check the entries of a table that must be there; `kinds` maps each to its kind.
+def _check_entries(table, kinds, name, none=False):
+    """Check some entries of a table; `kinds` maps each to its kind.
 
-    The record itself has no name.
+    With `none`, they may also be None or missing. The record itself has no name.
     """
     for key, kind in kinds.items():
+        value = table.get(key)
+        if value is None and none:
+            continue
         if key not in table:
             raise ValueError(f"its {name} lacks {key}" if name else f"it lacks {key}")
-        _check(table[key], kind, f"{name} {key}".strip())
+        if not _KINDS[kind](value):
+            _check(value, kind, f"{name} {key}".strip())
+
+# %% ../../nbs/experiments/00_contents.ipynb #21c7b186
+_RANGES = {
+    "a number": (-math.inf, math.inf),
+    "a number from 0 on": (0, math.inf),
+    "a number from 0 to 1": (0, 1),
+}
+
+
+def _are_floats(values, low, high):
+    "Whether all values are finite floats in a range, or None."
+    if not set(map(type, values)) <= {float, type(None)}:
+        return False
+    numbers = [value for value in values if value is not None]
+    if not all(map(math.isfinite, numbers)):
+        return False
+    return not numbers or low <= min(numbers) <= max(numbers) <= high
+
+
+def _check_numbers(values, kind, name_of):
+    "Check many values of a kind of number; None is allowed. `name_of` names a value by its index."
+    if _are_floats(values, *_RANGES[kind]):
+        return
+    for i, value in enumerate(values):
+        if not _KINDS[kind](value):
+            _check(value, kind, name_of(i), none=True)
 
 # %% ../../nbs/experiments/00_contents.ipynb #d6395dab
 _DEEPEST = 8  # lists and tables inside each other, where any value may stand
@@ -75,17 +111,20 @@ def _check_plain(value, name):
     "Check a value that may be anything: its texts, its numbers, and how deep it is nested."
     level = [value]
     for _ in range(_DEEPEST):
-        inside = []
+        if not level:
+            return
+        inside, numbers = [], []
         for item in level:
-            if isinstance(item, dict):
+            if isinstance(item, str):
+                _check(item, "a text", name)
+            elif isinstance(item, dict):
                 _check(item, "a table", name)
                 inside += item.values()
             elif isinstance(item, list):
                 inside += item
-            elif isinstance(item, str):
-                _check(item, "a text", name)
             elif not isinstance(item, bool):
-                _check(item, "a number", name, none=True)
+                numbers.append(item)
+        _check_numbers(numbers, "a number", lambda _: name)
         level = inside
     if level:
         raise ValueError(f"its {name} is nested more than {_DEEPEST} deep")
@@ -121,34 +160,58 @@ _SETTINGS_OR_NONE = dict(
 )
 
 
+def _without(table, names):
+    return {name: value for name, value in table.items() if name not in names}
+
+
 def _check_config(config):
     "Check the settings of an experiment."
     _check(config, "a table", "config")
     complete = DEFAULTS | config  # the settings that its version did not have
     _check_entries(complete, _SETTINGS, "config")
-    for name, kind in _SETTINGS_OR_NONE.items():
-        _check(complete[name], kind, f"config {name}", none=True)
+    _check_entries(complete, _SETTINGS_OR_NONE, "config", none=True)
     for name, allowed in (("protocol", PROTOCOLS), ("metric", METRICS)):
         if complete[name] not in allowed:
             raise ValueError(f"its {name} is {complete[name]!r}, not {' or '.join(allowed)}")
-    _check_plain(config, "config")
+    _check_plain(_without(config, _SETTINGS), "config")
 
 # %% ../../nbs/experiments/00_contents.ipynb #bf64e5f8
+_IN_EACH_EPOCH = dict(
+    epoch="an integer from 1 on",
+    seconds="a number from 0 on",
+    test_acc="a number from 0 to 1",
+)
+
+
 def _check_history(history, epochs, status):
     "Check the rows of a history: one for each epoch, fewer only if the run diverged."
     _check(history, "a list", "history")
     if not history or len(history) > epochs or (status == "done" and len(history) < epochs):
         raise ValueError(f"it has {len(history)} of {epochs} epochs")
     for number, row in enumerate(history, 1):
-        name = f"epoch {number}"
-        _check(row, "a table", name)
-        _check_entries(row, dict(epoch="a number", seconds="a number from 0 on"), name)
-        if row["epoch"] != number:
-            raise ValueError(f"its {name} is numbered {row['epoch']}")
-        _check(row.get("test_acc"), "a number from 0 to 1", f"{name} test_acc")
-        for key, value in row.items():
-            kind = "a number from 0 to 1" if key.endswith("_acc") else "a number"
-            _check(value, kind, f"{name} {key}", none=True)
+        if not isinstance(row, dict) or None in map(row.get, _IN_EACH_EPOCH):
+            _check(row, "a table", f"epoch {number}")
+            _check_entries(row, _IN_EACH_EPOCH, f"epoch {number}")
+        if type(row["epoch"]) is not int or row["epoch"] != number:
+            raise ValueError(f"its epoch {number} is numbered {printable(row['epoch'])}")
+
+    # rows have the same keys
+    keys = dict.fromkeys(chain(_IN_EACH_EPOCH, *history))
+    _check(keys, "a table", "history")
+    del keys["epoch"]  # it is compared above
+    keys_by_kind = {}
+    for key in keys:
+        kind = "a number from 0 to 1" if key.endswith("_acc") else "a number"
+        keys_by_kind.setdefault(_IN_EACH_EPOCH.get(key, kind), []).append(key)
+    for kind, its_keys in keys_by_kind.items():
+        values = [*chain.from_iterable(map(row.get, its_keys) for row in history)]
+        _check_numbers(values, kind, partial(_name_in_history, its_keys))
+
+
+def _name_in_history(keys, i):
+    "The epoch and the key of value `i`, where values are listed row by row."
+    row, column = divmod(i, len(keys))
+    return f"epoch {row + 1} {keys[column]}"
 
 # %% ../../nbs/experiments/00_contents.ipynb #2aa26fc3
 _GRADIENT_STATISTICS = ["q05", "q25", "q50", "q75", "q95", "min", "max", "zero_share"]
@@ -166,8 +229,8 @@ def _check_gradients(gradients):
             _check(row, "a list", name)
             if len(row) != len(_GRADIENT_STATISTICS):
                 raise ValueError(f"its {name} have {len(row)} statistics")
-            for value in row:
-                _check(value, "a number", name, none=True)
+        values = [*chain.from_iterable(updates)]
+        _check_numbers(values, "a number", lambda _, name=name: name)
 
 # %% ../../nbs/experiments/00_contents.ipynb #9ce7bf22
 def _check_wake(wake):
@@ -234,6 +297,7 @@ _STATUSES = ("done", "diverged")
 
 def check_contents(
     record: dict,  # as it was read from JSON, with a cost
+    probes: bool = True,  # False: whatever they hold, for a reader who leaves them out
 ):
     "Raise `ValueError` with the first value that is missing or is not what it must be."
     _check(record, "a table", "text")
@@ -243,13 +307,15 @@ def check_contents(
         raise ValueError(f"its status is {status}, not {' or '.join(_STATUSES)}")
     _check_config(record["config"])
     _check_history(record["history"], record["config"]["epochs"], record["status"])
-    _check_probes(record["probes"])
+    if probes:
+        _check_probes(record["probes"])
     _check_entries(record["env"], _ENVIRONMENT, "env")
-    for name, kind in _ENVIRONMENT_OR_NONE.items():
-        _check(record["env"].get(name), kind, f"env {name}", none=True)
+    _check_entries(record["env"], _ENVIRONMENT_OR_NONE, "env", none=True)
     cost = record.get("cost", {})  # the first records have none
     _check(cost, "a table", "cost")
-    for name, value in cost.items():
-        _check(value, "a number", f"cost {name}", none=True)
-    known = {"history", "probes"}  # which are large, and checked
-    _check_plain({key: value for key, value in record.items() if key not in known}, "text")
+    _check_entries(cost, dict.fromkeys(cost, "a number"), "cost", none=True)
+
+    # what a later version adds
+    further = _without(record, {*_TOP, "status", "cost"})
+    further["env"] = _without(record["env"], {*_ENVIRONMENT, *_ENVIRONMENT_OR_NONE})
+    _check_plain(further, "text")
