@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from ..basics.errors import Refused
+from ..basics.errors import Refused, check_keywords
 from zeroinit.diagnostics.causes import (
     GradientPaths,
     fading,
@@ -44,7 +44,8 @@ from zeroinit.diagnostics.trace import (
     train_and_trace,
     unregistered_tensors,
 )
-from ..schemes.initialization import initialize, unwrap
+from ..schemes.fills import SCHEMES, scheme_arguments
+from ..schemes.initialization import check_arguments, initialize, keywords_of, unwrap
 from ..schemes.layers import LAYERS
 from ..schemes.sites import layer_kind
 from ..schemes.tensors import check_not_wrapped
@@ -735,6 +736,20 @@ def _check_arguments(model, steps, loss, patience):
         raise Refused(f"loss must be a function of output and target, not {type(loss).__name__}")
 
 
+def _check_keywords(scheme, kwargs):
+    "Raise `Refused` for a keyword that neither `diagnose` nor `initialize` nor the scheme takes."
+    own = keywords_of(diagnose)
+    passed_on = [name for name in keywords_of(initialize) if name not in (*own, "generator")]
+    owners = dict(diagnose=own, initialize=passed_on)
+    if scheme is not None:
+        check_arguments(scheme, kwargs, owners)
+        return
+    of_schemes = [name for known in SCHEMES for name in scheme_arguments(known)]
+    check_keywords(kwargs, owners | {"a scheme": list(dict.fromkeys(of_schemes))})
+    if kwargs:
+        raise Refused(f"{', '.join(kwargs)} needs a scheme: diagnose(model, scheme, ...)")
+
+
 def _lazy_layer(model):
     "The first layer that has no weight before its first forward pass; '' if there is none."
     lazy = torch.nn.parameter.UninitializedTensorMixin
@@ -833,6 +848,7 @@ def diagnose(
     """
     _check_arguments(model, steps, loss, patience)
     _check_numbers(lr, seed)
+    _check_keywords(scheme, kwargs)
     model = unwrap(model)
     if next(model.parameters(), None) is None:
         return _without_parameters(model)
@@ -859,8 +875,6 @@ def _diagnose(model, scheme, batch, training, control, kwargs):
         given = {"batch": inputs.args[0]} if inputs.args else {}
         table = initialize(initial, scheme, generator=generator, **{**given, **kwargs})
         untreated = _untreated(scheme, table)
-    elif kwargs:
-        raise Refused(f"{', '.join(kwargs)} needs a scheme, or is no argument of diagnose")
 
     # Updates of copies of it
     control_trace = control_error = None
