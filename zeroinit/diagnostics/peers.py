@@ -14,6 +14,7 @@ import json
 import signal
 import time
 import warnings
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
@@ -22,7 +23,7 @@ import torch.nn as nn
 from ..basics.errors import pick
 from ..basics.files import at_root, write_atomically
 from .diagnosis import diagnose
-from .model_zoo import FAILURES, answer_of, training_set
+from .model_zoo import SUBJECTS, answer_of, training_set
 from .reported import CASES
 from .truth import train_and_judge
 
@@ -146,24 +147,46 @@ def is_right(
     return (answer == "clear") == (truth == "learns")
 
 # %% ../../nbs/diagnostics/07_peers.ipynb #f3978be3
-BATCH = 16  # images of a known failure that each tool gets
+BATCH = 16  # images of a model of the zoo that each tool gets
 
 
-def _questions(cifar10):
-    "Name -> function that builds the model, training set, batch of the tools and learning rate."
+@dataclass
+class _Question:
+    "A model that the tools are asked about."
+
+    build: object  # function without arguments
+    batch: tuple  # inputs and classes
+    lr: float  # learning rate
+    truth: str = None  # the answer of a `Truth`; None: not known yet
+
+
+def _questions(cifar10, zoo):
+    "Name -> question, for the reported cases and for the models that the zoo's record has."
     found = {}
     for name, case in CASES.items():
-        whole = case.make_batch()
-        found[name] = case.build, whole, whole, 1e-2
-    if cifar10 is not None:
-        for name, subject in FAILURES.items():
-            images, labels = whole = training_set(cifar10, subject.side)
-            found[f"zoo: {name}"] = subject.build, whole, (images[:BATCH], labels[:BATCH]), 1e-3
+        found[name] = _Question(case.build, case.make_batch(), 1e-2)
+    if cifar10 is None:
+        return found
+    truths = json.loads(at_root(zoo).read_text())["models"]
+    for name, subject in SUBJECTS.items():
+        if name in truths:
+            images, labels = training_set(cifar10, subject.side)
+            batch = images[:BATCH], labels[:BATCH]
+            truth = truths[name]["truth"]["answer"]
+            found[f"zoo: {name}"] = _Question(subject.build, batch, 1e-3, truth)
     return found
 
 
+def _judge(question):
+    "What training on the one batch makes of a model."
+    inputs, labels = question.batch
+    model = question.build()
+    return train_and_judge(model, inputs, labels, lr=question.lr, batch_size=len(labels)).answer
+
+
 def write_peers(
-    cifar10=None,  # see `training_set`; None: without the failures of the model zoo
+    cifar10=None,  # see `training_set`; None: without the model zoo
+    zoo: str = "results/zoo_truth.json",  # record of `write_truths`, relative to the same folder
     path: str = "results/peers.json",  # relative to the top of the checkout
     names: list = None,  # of models; None: all
     tools: list = None,  # None: all
@@ -179,16 +202,15 @@ def write_peers(
     tools = list(TOOLS if tools is None else tools)
     for package in ("torch", *(tool for tool in tools if tool != "zeroinit")):
         found["versions"][package] = version(package)
-    questions = _questions(cifar10)
+    questions = _questions(cifar10, zoo)
     for name in questions if names is None else names:
-        build, whole, batch, lr = questions[pick(name, questions, "model")]
-        row = found["models"].setdefault(name, {})
-        if "truth" not in row:
-            size = len(whole[1]) if whole is batch else 8
-            row["truth"] = train_and_judge(build(), *whole, lr=lr, batch_size=size).answer
+        question = questions[pick(name, questions, "model")]
+        row = found["models"].setdefault(name, dict(truth=question.truth))
+        if row["truth"] is None:
+            row["truth"] = _judge(question)
         for tool in tools:
             if tool not in row or again:
-                row[tool] = ask_tool(tool, build, batch, lr)
+                row[tool] = ask_tool(tool, question.build, question.batch, question.lr)
         gc.collect()
         content = json.dumps(found, indent=1).encode()
         write_atomically(file, lambda f, content=content: f.write(content))

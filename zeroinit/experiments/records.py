@@ -232,12 +232,11 @@ def write_record(
     if set(record) != set(_KEYS):
         raise ValueError(f"a record has {sorted(_KEYS)}, not {sorted(record)}")
     check_contents(record)
-    ordered = {key: record[key] for key in _KEYS}
-    text = json.dumps(ordered, allow_nan=False, separators=(",", ":"))
 
     # one line for each key and each epoch, so that a diff can be read
-    for key in _KEYS:
-        text = text.replace(f'"{key}":', f'\n"{key}":', 1)
+    encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+    lines = [f'\n"{key}":{encoder.encode(record[key])}' for key in _KEYS]
+    text = "{" + ",".join(lines) + "}"
     text = text.replace('{"epoch"', '\n {"epoch"')
 
     body = text.removesuffix("}")
@@ -349,7 +348,7 @@ def warn_of_damage(
 def is_done(
     path: str | Path,  # where a record would be
 ) -> bool:
-    """Whether there is a complete record.
+    """Whether there is a complete record, of a run that reached its last epoch or diverged.
 
     `write_record` checks what it writes. So a file that is laid out as it does, with a seal that
     fits, is not parsed, which is ten times as fast; any other file is read whole.
