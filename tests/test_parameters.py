@@ -5,8 +5,10 @@ Nothing is ignored, nothing ends in a traceback, and a folder has one name.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from decimal import Decimal
 from fractions import Fraction
@@ -371,6 +373,65 @@ def test_a_user_without_a_name_and_home(tmp_path):
     done = drive(tmp_path, "--no-notebook", *options, env=env, before=NAMELESS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def as_nobody(tree):
+    """Run a command as a user that the system does not know and that owns a copy of the tree."""
+    setpriv = shutil.which("setpriv")  # of Linux
+    if os.geteuid() or not setpriv:
+        pytest.skip("needs root and setpriv, to become another user")
+    # it may read what root may, since Python itself can lie in root's home; it writes as any user
+    only = "-all,+dac_read_search"
+    become = [setpriv, "--reuid=54321", "--regid=54321", "--clear-groups"]
+    become += [f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}"]
+    if subprocess.run([*become, sys.executable, "-c", ""], check=False).returncode:
+        pytest.skip("this system does not let root become a user that reads Python in its home")
+
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / "checkout"
+        shutil.copytree(tree / "zeroinit", own / "zeroinit")
+        (own / "nbs").mkdir()
+        for name in ("settings.ini", "nbs/run_experiment.ipynb"):
+            shutil.copy(tree / name, own / name)
+        for path in (own, *own.rglob("*")):
+            os.chown(path, 54321, 54321)
+
+        def run(*args, **env):
+            env = dict(PATH=os.environ["PATH"], PYTHONPATH=str(own), OMP_NUM_THREADS="1") | env
+            command = [*become, *map(str, args)]
+            return subprocess.run(
+                command, cwd=own, env=env, capture_output=True, text=True, timeout=300, check=False
+            )
+
+        run.tree = own
+        yield run
+
+
+ONE_PAPERMILL_EPOCH = ["nbs/run_experiment.ipynb", "-p", "dataset", "digits", "-p", "epochs", "1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed, home", [(0, {}), (1, {"HOME": "/"})])
+def test_papermill_for_a_user_without_a_name_and_home(as_nobody, seed, home):
+    """$HOME is not set, or is what container engines set it to for such a user."""
+    env = home | {"TMPDIR": str(as_nobody.tree)}
+    done = as_nobody("papermill", *ONE_PAPERMILL_EPOCH, "-p", "seed", seed, **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    (record,) = as_nobody.tree.glob(f"runs/**/seed{seed}.json")
+    assert str(record.relative_to(as_nobody.tree)) in done.stdout
+    assert record.stat().st_uid == 54321
+    assert not list(as_nobody.tree.glob("zeroinit-home-*"))  # if it was made, it was removed
+
+
+@pytest.mark.slow
+def test_papermill_for_a_user_who_may_only_read(as_nobody):
+    os.chown(as_nobody.tree, 0, 0)
+    done = as_nobody("papermill", *ONE_PAPERMILL_EPOCH, "-p", "results_root", "new")
+    assert done.returncode == 1
+    sentence = f"could not write in {as_nobody.tree}/new (Permission denied)"
+    assert sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 def test_a_cache_without_a_home():
