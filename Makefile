@@ -5,7 +5,7 @@ WORKERS ?= auto
 # torch from PyTorch's own index, which has it without CUDA libraries for a machine without a GPU;
 # if that index cannot be reached or lacks the version, torch comes from the index of all other packages
 UV_TORCH_BACKEND ?= auto
-INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --build-constraint constraints.txt --editable '.[dev]'
 
 .PHONY: dev demo test test-all bench prepare lab docs report constraints clean
 
@@ -58,8 +58,14 @@ docs: dev # the site, in _docs/html
 report: dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/zeroinit report
 
-constraints: # the newest versions that fit together, for every Python from 3.10 on
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --no-annotate --no-header --output-file constraints.txt
+# the newest versions that fit together, for every Python from 3.10 on, with the hashes of their files,
+# which uv compares for what it installs; these three have none, since PyTorch's own index has other
+# files of the same version than PyPI, and others for each kind of GPU
+WITHOUT_HASHES = torch|torchvision|triton
+constraints:
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --generate-hashes --no-annotate --no-header --quiet --output-file constraints.txt
+	awk '/^($(WITHOUT_HASHES))==/ {sub(/ *\\$$/, ""); print; bare = 1; next} !/^ / {bare = 0} !bare' constraints.txt > constraints.tmp
+	mv constraints.tmp constraints.txt
 
 clean:
 	rm -rf .venv .runs _docs demo build dist *.egg-info

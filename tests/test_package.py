@@ -1,6 +1,7 @@
 """What is installed: a wheel that works outside the tree, and an import as cheap as torch's."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -126,3 +127,14 @@ def test_import_in_a_notebook_above_a_clone(folder_above):
 def test_unknown_attribute(tmp_path):
     done = run_python("import zeroinit; zeroinit.initialise", tmp_path)
     assert "module 'zeroinit' has no attribute 'initialise'" in done.stderr
+
+
+def test_every_package_is_pinned_and_hashed():
+    """All but the three of which PyTorch's own index has other files than PyPI."""
+    text = (TOP / "constraints.txt").read_text().replace("\\\n", "")
+    without = set()
+    for line in text.splitlines():
+        name = re.match(r"([\w.-]+)==\S", line)[1]
+        if not re.search(r" --hash=sha256:[0-9a-f]{64}\b", line):
+            without.add(name)
+    assert without == {"torch", "torchvision", "triton"}
