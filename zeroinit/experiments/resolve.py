@@ -103,14 +103,16 @@ def _without_defaults(init, init_args):
 
 # %% ../../nbs/experiments/06_resolve.ipynb #8bd7c0b0
 class SchemeDoesNotFit(Refused):
-    """A scheme cannot be applied to a model, whatever its arguments.
+    """A scheme cannot be applied to a model, with its default arguments either.
 
-    `other` is a scheme that can be.
+    `other` is a scheme that can be. If the scheme itself can be where layers without a bias are
+    given one, `with_bias` is its arguments for that; else None.
     """
 
-    def __init__(self, message, other):
+    def __init__(self, message, other, with_bias=None):
         super().__init__(message)
         self.other = other
+        self.with_bias = with_bias
 
 
 SUGGESTED = ("zero_head", "zero_ffn_out", "zero")  # for a model that a scheme does not fit
@@ -127,10 +129,10 @@ def _plan(model, init, init_args, shape):
     plan_scheme(network, init, **init_args)
 
 
-def _fits(model, init, shape):
-    "Whether a scheme with its default arguments can be applied to a model."
+def _fits(model, init, init_args, shape):
+    "Whether a scheme can be applied to a model."
     try:
-        _plan(model, init, {}, shape)
+        _plan(model, init, init_args, shape)
     except Refused:
         return False
     return True
@@ -142,14 +144,20 @@ def _check_plan(model, init, init_args, shape):
 
     If the scheme does not fit with its default arguments either, raise `SchemeDoesNotFit`.
     """
+    init_args = json.loads(init_args) or {}
     try:
-        _plan(model, init, json.loads(init_args) or {}, shape)
+        _plan(model, init, init_args, shape)
     except Refused as error:
         others = [scheme for scheme in SUGGESTED if scheme != init]
-        fitting = next((scheme for scheme in others if _fits(model, scheme, shape)), None)
-        if fitting is None or _fits(model, init, shape):
+        fitting = next((scheme for scheme in others if _fits(model, scheme, {}, shape)), None)
+        if fitting is None or _fits(model, init, {}, shape):
             raise
-        raise SchemeDoesNotFit(str(error), fitting) from None
+        with_bias = None
+        if "add_bias" in scheme_arguments(init):
+            with_bias = init_args | dict(add_bias=True)
+            if not _fits(model, init, with_bias, shape):
+                with_bias = None
+        raise SchemeDoesNotFit(str(error), fitting, with_bias) from None
 
 # %% ../../nbs/experiments/06_resolve.ipynb #b5cfcf26
 def resolve(
