@@ -281,6 +281,8 @@ class Findings:
     not_finite: str = ""  # see `why_not_finite`
     output_is_rounding: bool = False  # see `differs_by_rounding`
     zeroed: dict = field(default_factory=dict)  # layer -> function, see `zeroed_weights`
+    causes_error: str = None  # why no causes could be looked for
+    without_effect: list = field(default_factory=list)  # layers, see `causes.without_effect`
 
     def slow(self):
         "Trainable layers that move by less than TOO_SLOW in an update -> by how much."
@@ -354,6 +356,11 @@ class Findings:
     def never_waking(self):
         "Trainable layers that do not."
         return [name for name in self.trainable if not self.wakes[name]]
+
+    def stuck(self):
+        "Trainable layers without a gradient, or that do not move, and on which the output depends."
+        candidates = [*self.never_waking(), *self.still()]
+        return [name for name in candidates if name not in self.without_effect]
 
     def waking_by_bias_only(self):
         "Trainable layers whose bias wakes, but not their weight."

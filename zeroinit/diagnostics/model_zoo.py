@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 from ..basics.errors import pick
 from ..basics.files import at_root, write_atomically
-from .diagnosis import diagnose
+from .diagnosis import NO_DIFFERENCE, diagnose
 from .truth import train_and_judge
 
 # %% ../../nbs/diagnostics/05_model_zoo.ipynb #2d909923
@@ -317,10 +317,12 @@ def training_set(
 def answer_of(
     verdict: list,  # of sentences, see `Diagnosis`
 ) -> str:  # learns, learns in part or does not learn
-    """What a verdict says, in the words of a `Truth`.
+    """What a verdict says, in the words of a `Truth`, which counts no tensor without effect.
 
     Raises `ValueError` for a verdict that begins in no known way.
     """
+    if verdict[0].startswith("learns in part") and verdict[0].endswith(NO_DIFFERENCE):
+        return "learns"
     for words in ("learns in part", "does not learn", "diverges", "learns too slowly", "learns"):
         if verdict[0].startswith(words):
             return words if words.startswith("learns") and "slow" not in words else "does not learn"
