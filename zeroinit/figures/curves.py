@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.transforms import ScaledTranslation
 
 from ..diagnostics.layer_map import figure_style
+from ..evidence.claims import CHANCE
 from ..experiments.config import scheme_label
 from ..experiments.frames import half_width, published, scores, to_frame
 from zeroinit.figures.style import (
@@ -27,6 +28,7 @@ from zeroinit.figures.style import (
     panels,
     run_keys,
     scheme_color,
+    scheme_colors,
     scheme_title,
     seeds_text,
     select_runs,
@@ -53,10 +55,9 @@ def mean_frame(
 _DASHES = {"logistic": "--", "bias_normal(std=0.01)": (0, (1, 1.2))}  # all others are solid
 
 
-def _draw_curve(ax, runs, key, label):
+def _draw_curve(ax, runs, key, label, color):
     "Draw mean, interval and seeds of one experiment."
     means = mean_frame(runs)
-    color = scheme_color(key)
     ax.plot(
         means.index,
         means["mean"],
@@ -80,7 +81,7 @@ def _published_values(dataset, model, scheme):
     ]
 
 
-def _draw_published(ax, table, key, shift=0.0):
+def _draw_published(ax, table, color, shift=0.0):
     "Draw published values as diamonds, `shift` epochs right of their epoch."
     for row in table.itertuples():
         epoch = row.epochs + shift
@@ -93,7 +94,6 @@ def _draw_published(ax, table, key, shift=0.0):
             elinewidth=1.2,
             zorder=5,
         )
-        color = scheme_color(key)
         ax.plot(epoch, row.value, "D", ms=6, color=color, mec="black", mew=0.8, zorder=6)
 
 # %% ../../nbs/figures/02_curves.ipynb #a243863b
@@ -116,8 +116,24 @@ def _explain_curves(frame, any_published):
             parts.append("clean: without those flaws")
     return "; ".join(parts)
 
+
+def _split_missing(missing):
+    """Tell the schemes that have no runs at all from those that one of the protocols lacks.
+
+    `missing` is a dict: protocol -> its schemes without runs. Returns the former as a sorted list,
+    and the latter in words.
+    """
+    everywhere = set.intersection(*[set(keys) for keys in missing.values()])
+    parts = []
+    for protocol, keys in missing.items():
+        absent = sorted(set(keys) - everywhere)
+        if absent:
+            names = ", ".join(map(inline_label, absent))
+            parts.append(f"{protocol} protocol: no runs of {names}")
+    return sorted(everywhere), "; ".join(parts)
+
 # %% ../../nbs/figures/02_curves.ipynb #bd36dadf
-def _draw_protocol(ax, groups, protocol, chance, guess):
+def _draw_protocol(ax, groups, protocol, colors):
     "Draw one protocol; return whether there are published values."
     any_published = False
     longest = max(group.runs["epochs"].max() for group in groups)
@@ -126,23 +142,25 @@ def _draw_protocol(ax, groups, protocol, chance, guess):
         epochs = group.runs["epochs"].iloc[0]
         if epochs < longest:
             label += f" ({epochs} epochs)"
-        _draw_curve(ax, group.runs, group.key, label)
+        color = colors[group.key]
+        _draw_curve(ax, group.runs, group.key, label, color)
         if protocol == "published":
             dataset = group.runs["dataset"].iloc[0]
             table = _published_values(dataset, group.model, group.scheme)
-            _draw_published(ax, table, group.key, shift=0.2 * i)
+            _draw_published(ax, table, color, shift=0.2 * i)
             any_published = any_published or len(table) > 0
     if any_published:
         label = "published value"
         ax.plot([], [], "D", ms=6, color="white", mec="black", mew=0.8, label=label)
-    if min(group.runs["test_acc"].min() for group in groups) < 2 * chance:
-        label = f"chance ({guess}): {chance:.3f}"
-        ax.axhline(chance, color="black", lw=1.2, ls=":", zorder=5, label=label)
     seeds = seeds_text([group.runs["seed"].nunique() for group in groups])
     ax.set(xlabel="epoch", ylabel="test accuracy", title=f"{protocol} protocol, {seeds}")
     ax.locator_params(axis="x", integer=True)
-    _put_legend_below(ax)
     return any_published
+
+
+def _comes_near(groups, chance):
+    "Whether a curve comes near the accuracy of guessing."
+    return min(group.runs["test_acc"].min() for group in groups) < 2 * chance
 
 
 def _put_legend_below(ax):
@@ -216,30 +234,38 @@ def accuracy(
     title: str = "",  # what is shown
     suite: str = "demo",  # the suite that makes the runs
     ylim=None,  # limits of the accuracy axes; None: all curves, the same for every panel
-    chance: float = 0.1,  # accuracy of guessing, drawn where a curve comes near it
+    chance: float = None,  # accuracy of guessing; None: that of the data set in `CHANCE`, else 0.1
     guess: str = "guessing",  # what reaches that
     below=None,  # runs with other scales of the biases, drawn in a wide panel below
+    show_chance: bool = None,  # draw `chance`; None: in panels where a curve is below twice of it
 ):  # matplotlib figure
     "Draw test accuracy after each epoch, scheme by scheme, with the published values."
     # the runs of each protocol
     shown = frame.loc[[key in schemes for key in run_keys(frame)]]
     protocols = [p for p in ("published", "clean") if (shown["protocol"] == p).any()] or [""]
     groups = {}
-    missing = set()
+    missing = {}
     for protocol in protocols:
         of_protocol = shown[shown["protocol"] == protocol]
-        groups[protocol], absent = select_runs(of_protocol, schemes, suite)
-        missing.update(absent)
+        groups[protocol], missing[protocol] = select_runs(of_protocol, schemes, suite)
 
     # a panel for each protocol
     with_scales = below is not None and len(below) > 0
     n = len(protocols)
     height = 3.8 + 0.25 * len(schemes)  # inches; a line of the legend for each
     fig, axes = panels(n, 5.0, height, rows=2 if with_scales else 1)
+    dataset = shown["dataset"].iloc[0]
+    if chance is None:
+        chance = CHANCE.get(dataset, 0.1)
+    colors = scheme_colors(schemes)
     any_published = False
     for ax, protocol in zip(axes[:n], protocols, strict=True):
-        has_published = _draw_protocol(ax, groups[protocol], protocol, chance, guess)
+        has_published = _draw_protocol(ax, groups[protocol], protocol, colors)
         any_published = any_published or has_published
+        if show_chance or (show_chance is None and _comes_near(groups[protocol], chance)):
+            label = f"chance ({guess}): {chance:.3f}"
+            ax.axhline(chance, color="black", lw=1.2, ls=":", zorder=5, label=label)
+        _put_legend_below(ax)
     limits = [ax.get_ylim() for ax in axes[:n]]
     if ylim is None:
         ylim = (min(low for low, _ in limits), max(high for _, high in limits))
@@ -253,12 +279,13 @@ def accuracy(
         _draw_scales(_merge_last_row(fig, axes[n:]), below, reference)
         drawn = pd.concat([shown, below])
     models = [model for model in shown["model"] if model != "logistic"] or ["logistic"]
-    dataset = shown["dataset"].iloc[0]
     setting = (
         f"{MODEL_LABELS.get(models[0], 'several models')}, {DATASET_LABELS.get(dataset, dataset)}"
     )
     title_figure(fig, title, setting)
-    text = caption(drawn, _explain_curves(shown, any_published), sorted(missing))
+    without_runs, in_one_protocol = _split_missing(missing)
+    remarks = [_explain_curves(shown, any_published), in_one_protocol]
+    text = caption(drawn, "; ".join(filter(None, remarks)), without_runs)
     sign_figure(fig, text, lines_above=1)
     return fig
 
@@ -306,6 +333,7 @@ def accuracy_and_rank(
     frame = to_frame(found)
     ranks = rank_frame(found)
     keys = run_keys(frame) if len(frame) else []
+    colors = scheme_colors(schemes)
     if not set(keys) & set(schemes):
         raise NothingToDraw(
             f"there are no records of {', '.join(schemes)} for this figure; "
@@ -317,9 +345,9 @@ def accuracy_and_rank(
         runs = frame[[key == scheme for key in keys]]
         if not len(runs):
             continue
-        _draw_curve(left, runs, scheme, scheme_title(scheme))
+        _draw_curve(left, runs, scheme, scheme_title(scheme), colors[scheme])
         if scheme != "logistic":
-            _draw_rank(right, ranks, scheme)
+            _draw_rank(right, ranks, scheme, colors[scheme])
     left.set(xlabel="epoch", ylabel="test accuracy")
     left.legend(fontsize=8)
     label = f"effective rank of {ranks['layer'].iloc[-1]}'s weight"
@@ -330,11 +358,10 @@ def accuracy_and_rank(
     return fig
 
 
-def _draw_rank(ax, ranks, scheme):
+def _draw_rank(ax, ranks, scheme, color):
     "Draw mean and range of a scheme's effective rank, epoch by epoch."
     of_scheme = ranks[(ranks["scheme"] == scheme) & (ranks["model"] != "logistic")]
     by_epoch = of_scheme.groupby("epoch")["rank"].agg(["mean", "min", "max"])
-    color = scheme_color(scheme)
     ax.plot(by_epoch.index, by_epoch["mean"], color=color, lw=2)
     ax.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=color, alpha=0.25, lw=0)
 

@@ -26,7 +26,7 @@ from zeroinit.figures.style import (
     caption,
     how_to_make,
     panels,
-    scheme_color,
+    scheme_colors,
     scheme_title,
     seeds_text,
     select_runs,
@@ -147,10 +147,9 @@ def _label_rows(ax, groups):
     ax.set_yticks(range(len(groups)), [scheme_title(group.key) for group in groups], fontsize=9)
 
 
-def _draw_outcome(ax, y, group):
+def _draw_outcome(ax, y, group, color):
     "Draw one scheme's accuracies: seeds, mean with interval, and the other mode; return which."
     drawn = set()
-    color = scheme_color(group.key)
     last = scores(group.runs)
     half = half_width(last["score"])
     if len(last) > 1:
@@ -175,9 +174,10 @@ def _draw_outcome(ax, y, group):
 def _draw_outcomes(ax, groups):
     "Draw a row for each scheme; return which kinds of marks were drawn."
     drawn = set()
+    colors = scheme_colors([group.key for group in groups])
     for y, group in enumerate(groups):
         if group.runs is not None:
-            drawn |= _draw_outcome(ax, y, group)
+            drawn |= _draw_outcome(ax, y, group, colors[group.key])
             continue
         ax.text(
             0.5,
