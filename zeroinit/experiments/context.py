@@ -79,7 +79,7 @@ def use_context(context: RunContext):
 
 
 def has_context() -> bool:
-    "Whether a context is set: a worker executes this notebook, and nobody reads what it prints."
+    "Whether a suite's worker runs this notebook; then only short lines are printed."
     return _current_context.get() is not None
 
 

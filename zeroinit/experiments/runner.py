@@ -73,6 +73,8 @@ def initial_model(
 ) -> torch.nn.Module:  # on the CPU
     "The model of a run before its first update."
     default_seed = 0 if e.shared_init else seed
+    # `default` is drawn first, also for other schemes: what the scheme leaves alone is then the
+    # same default draw in every experiment of this seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(default_seed)
         model = build(e.model, image_shape=image_shape, classes=classes)
