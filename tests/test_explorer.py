@@ -181,6 +181,19 @@ def test_it_opens_on_few_schemes_of_one_setting(built, opened):
 
 
 @needs_chromium
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_text_of_the_map_is_wider_than_its_box(built, opened, width):
+    page = opened(built, width)
+    turn_to(page, "evidence")
+    overflowing = page.eval_on_selector_all(
+        ".map td, .map td *",
+        "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)",
+    )
+    assert page.locator(".map button").count() > 50
+    assert overflowing == []
+
+
+@needs_chromium
 def test_own_runs_are_apart(opened, tmp_path):
     """A run of no suite, and one of another length, are groups of their own."""
     from zeroinit.experiments.config import Experiment

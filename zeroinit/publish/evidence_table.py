@@ -136,16 +136,16 @@ def map_legend() -> str:  # HTML
 
 _MAP_LAYOUT = """\
 .map { border-collapse: separate; border-spacing: 3px 2px; font-size: .74rem; width: 100%; }
-.map { table-layout: fixed; min-width: 62rem; margin: 0 0 .6rem; }
+.map { table-layout: fixed; min-width: 72rem; margin: 0 0 .6rem; }
 .map th, .map td { border: 0; padding: 0; vertical-align: middle; color: inherit; }
 .map thead th { text-align: center; vertical-align: bottom; font-size: .7rem; line-height: 1.15; }
 .map tr > :first-child { width: 9rem; }
 .map tbody th { text-align: left; font-weight: normal; line-height: 1.1; overflow-wrap: normal; }
 .map tbody .claim th { padding-top: .4rem; }
-.map td div { display: flex; gap: 1px; }
-.map td div > * { all: unset; box-sizing: border-box; flex: 1.2 1 0; min-width: 0; }
+.map td div { display: flex; gap: 1px; font-size: .68rem; }
+.map td div > * { all: unset; box-sizing: border-box; flex: 1.2 1 0; min-width: max-content; }
 .map td div > * { text-align: center; white-space: nowrap; line-height: 1.3rem; }
-.map td div > .published { flex-grow: 1; font-size: .92em; }
+.map td div > .published { flex-grow: 1; font-size: .96em; }
 .map button { cursor: pointer; }
 .map button[aria-current], .map button:focus-visible { outline: 3px solid #0173b2; }
 .words { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; padding: 0; }
