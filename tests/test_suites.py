@@ -636,10 +636,11 @@ def test_nothing_is_run_dry(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_random_kills():
-    """The script that kills at random, for a while; a reader can run it with 200 kills and more."""
+@pytest.mark.parametrize("how, count", [("random", 12), ("placed", 10), ("signals", 15)])
+def test_kills(how, count):
+    """The script of all kinds of kills, for a while; a reader can run it with 200 and more."""
     done = subprocess.run(
-        [sys.executable, str(TESTS / "kills.py"), "12", "3"],
+        [sys.executable, str(TESTS / "kills.py"), str(count), "3", "--how", how],
         capture_output=True,
         text=True,
         timeout=400,

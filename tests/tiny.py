@@ -3,7 +3,13 @@
 python tests/tiny.py run tiny --results-root DIR
 """
 
+import os
 import sys
+
+if "ZEROINIT_KILLS" in os.environ:  # see kills.py
+    from kill_at import watch_calls
+
+    watch_calls("driver" if __name__ == "__main__" else "worker")
 
 from zeroinit.experiments.protocols import fill_in
 from zeroinit.experiments.suites import SUITES
