@@ -333,6 +333,9 @@ TABLES_WITHOUT_FIRST_COLUMN = """() => [...document.querySelectorAll(".scrolls")
 }).map(b => b.textContent.slice(0, 60))"""
 TABLES_WITHOUT_BOX = """() => [...document.querySelectorAll("article table")]
     .filter(t => !t.closest(".scrolls") && t.querySelector("tbody td")).length"""
+CODE_THAT_SCROLLS = """[...document.querySelectorAll("div.highlight pre")].filter(
+    e => !e.closest(".cell_output") && e.scrollWidth > e.clientWidth + 1
+).length"""
 SEARCH_BUTTONS = """() => [...document.querySelectorAll(".search-button__button")]
     .filter(b => b.checkVisibility()).length"""
 MATRIX_SCROLLS = """[...document.querySelectorAll('.matrix')]
@@ -377,6 +380,7 @@ def test_in_a_browser(site, read):
                 assert page.evaluate(TABLES_WITHOUT_FIRST_COLUMN) == [], (screen, name)
                 assert page.evaluate(TABLES_WITHOUT_BOX) == 0, (screen, name)
                 assert page.evaluate(SEARCH_BUTTONS) == 1, (screen, name)
+                assert page.evaluate(CODE_THAT_SCROLLS) == 0, (screen, name)
                 if SHOTS:
                     page.screenshot(path=f"{SHOTS}/{screen}-{i}.png", full_page=i < 3)
             if screen == "dark":
