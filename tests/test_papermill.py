@@ -148,7 +148,7 @@ def test_other_notebooks_are_left_alone(tree, call, tmp_path):
         (
             dict(model="torchvision:resnet18"),
             "with add_bias this can be run: papermill nbs/run_experiment.ipynb "
-            "-p model torchvision:resnet18 -y '{\"init_args\": {\"add_bias\": true}}'",
+            '-p model torchvision:resnet18 -y \'{"init_args": {"add_bias": true}}\'',
         ),
         (dict(dataset="nothing.npz"), "there is no file nothing.npz"),
         (dict(results_root="/proc/results"), "could not write in /proc/results"),
