@@ -89,11 +89,11 @@ TOOLS = {  # name -> function of build, inputs, labels and learning rate
 }
 
 # %% ../../nbs/diagnostics/07_peers.ipynb #db04cdf8
-TIME_LIMIT = 10  # CPU seconds of one tool on one model
+TIME_LIMIT = 60  # CPU seconds of one tool on one model
 
 
-class _OutOfTime(Exception):
-    pass
+class _OutOfTime(BaseException):
+    "No `Exception`, which a tool may catch."
 
 
 @contextlib.contextmanager
