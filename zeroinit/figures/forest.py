@@ -11,6 +11,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
+from ..diagnostics.layer_map import figure_style
 from .evidence_map import cell_color
 from .style import PALETTE, NothingToDraw, panels, sign_figure
 
@@ -123,6 +124,7 @@ def _add_legend(fig, ax, rows):
     fig.legend(loc="outside upper center", fontsize=8, ncols=6)
 
 
+@figure_style()
 def forest(
     cells,  # of `evidence.cells.evidence_cells`
     title: str = "",  # above the figure
