@@ -9,6 +9,7 @@ __all__ = ['SEABORN_THEME', 'figure_style', 'create_ticks', 'hatch', 'draw_heatm
 import textwrap
 from contextlib import contextmanager
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -30,9 +31,17 @@ def figure_style():
     """
     import seaborn as sns  # here, as its import takes a second
 
-    with plt.rc_context():
-        sns.set_theme(**SEABORN_THEME)
-        yield
+    # a notebook shows figures while this is on, and switches it on with the first figure
+    is_interactive = plt.isinteractive()
+    try:
+        with plt.rc_context():
+            sns.set_theme(**SEABORN_THEME)
+            try:
+                yield
+            finally:
+                is_interactive = plt.isinteractive()
+    finally:
+        matplotlib.interactive(is_interactive)
 
 
 def create_ticks(
