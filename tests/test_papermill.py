@@ -94,6 +94,7 @@ def test_terminal(tree, tmp_path):
     assert len(executed_notebooks(tree) - before) == 1
 
 
+@pytest.mark.slow
 def test_own_runs_go_to_a_folder_that_git_ignores(tree, call):
     status = ["git", "status", "--porcelain"]
     before = call(*status).stdout

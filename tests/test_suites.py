@@ -344,6 +344,7 @@ def test_results_that_cannot_be_written(run_tiny, tmp_path):
         assert f"could not write in {root}" in err and len(err.splitlines()) == 1, out + err
 
 
+@pytest.mark.slow
 def test_damaged_and_edited_records_are_named_set_aside_and_run_again(
     tiny, expected, complete, tmp_path
 ):
@@ -372,6 +373,7 @@ print(frame.groupby("zeroinit").older.agg(["sum", "size"]).to_dict("index"))
 """
 
 
+@pytest.mark.slow
 def test_records_of_an_older_version_are_read_and_marked(tree, expected, complete, tmp_path):
     """A known record of version 0.1.0 is marked; another one that claims to be of it is damaged."""
     complete()
@@ -572,6 +574,7 @@ def test_parts_make_a_whole(run_tiny, complete, tmp_path):
     assert "tiny: 6 runs, 6 done, 0 to do" in complete()
 
 
+@pytest.mark.slow
 def test_seeds_together(run_tiny, expected, tmp_path):
     """Three seeds trained as one, killed and stopped on the way, leave a record each: those of
     seeds by themselves, up to the last digits."""
