@@ -21,6 +21,14 @@ from ..basics.files import at_root, root, write_atomically
 from ..sweep.workers import cores
 
 # %% ../../nbs/publish/00_report.ipynb #c9151107
+def _join_printed(nb):
+    "Join what a cell printed, which may have arrived in one piece or in several."
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    joined, _ = CoalesceStreamsPreprocessor().preprocess(nb, {})
+    return joined
+
+
 def write_readme(
     notebook: str | Path = "nbs/index.ipynb",  # executed
     path: str | Path = "README.md",  # file to write
@@ -31,11 +39,8 @@ def write_readme(
     """
     import nbformat
     from nbconvert import MarkdownExporter
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-    nb = nbformat.read(at_root(notebook), as_version=4)
-    # printed lines may have arrived in several outputs
-    nb, _ = CoalesceStreamsPreprocessor().preprocess(nb, {})
+    nb = _join_printed(nbformat.read(at_root(notebook), as_version=4))
     nb.cells = [c for c in nb.cells if c.cell_type != "raw" and "#| hide" not in c.source]
     for cell in nb.cells:
         if "#| echo: false" in cell.source:
@@ -69,14 +74,11 @@ class NotebookStopped(Refused):
 def _tidy_outputs(path):
     """Make an executed notebook the same at every execution.
 
-    What a cell prints may arrive in one piece or in several. papermill gives cells empty lists of
-    tags, which nbdev_clean would keep.
+    papermill gives cells empty lists of tags, which nbdev_clean would keep; they are removed.
     """
     import nbformat
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-    nb = nbformat.read(path, as_version=4)
-    nb, _ = CoalesceStreamsPreprocessor().preprocess(nb, {})
+    nb = _join_printed(nbformat.read(path, as_version=4))
     for cell in nb.cells:
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
@@ -89,10 +91,14 @@ def execute_notebook(
     out: Path,  # where the executed notebook goes; may be the same
     parameters: dict = None,  # for its parameters cell
 ) -> Path:  # `out`
-    "Execute a notebook with papermill in the working folder. Raise `NotebookStopped` if it fails."
+    """Execute a notebook with papermill in the working folder. Raise `NotebookStopped` if it fails.
+
+    A kernel that does not start is started once more.
+    """
     import logging
 
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -103,8 +109,14 @@ def execute_notebook(
         # a kernel that is asked to end may report that as an error
         extra_arguments=["--log-level=CRITICAL"],
     )
+    arguments = str(notebook), str(out), parameters or {}
     try:
-        papermill.execute_notebook(str(notebook), str(out), parameters or {}, **options)
+        try:
+            papermill.execute_notebook(*arguments, **options)
+        except DeadKernelError:  # while it ran
+            raise
+        except RuntimeError:  # the kernel did not start, as where another has taken its port
+            papermill.execute_notebook(*arguments, **options)
     except papermill.PapermillExecutionError as e:
         raise NotebookStopped(notebook.name, e.ename, e.evalue) from None
     return _tidy_outputs(out)
