@@ -52,15 +52,20 @@ _KINDS = {
 }
 
 # %% ../../nbs/experiments/00_contents.ipynb #948e8842
+def _refuse(value, kind, name):
+    "Raise ValueError for a value that is not of a kind."
+    shown = printable(repr(value))
+    if len(shown) > 40:
+        shown = f"{shown[:40]}..."
+    raise ValueError(f"its {name} is {shown}, not {kind}")
+
+
 def _check(value, kind, name, none=False):
     "Raise ValueError unless a value is of a kind; with `none`, it may also be None."
     if value is None and none:
         return
     if not _KINDS[kind](value):
-        shown = printable(repr(value))
-        if len(shown) > 40:
-            shown = f"{shown[:40]}..."
-        raise ValueError(f"its {name} is {shown}, not {kind}")
+        _refuse(value, kind, name)
 
 
 def _check_entries(table, kinds, name, none=False):
@@ -75,7 +80,7 @@ def _check_entries(table, kinds, name, none=False):
         if key not in table:
             raise ValueError(f"its {name} lacks {key}" if name else f"it lacks {key}")
         if not _KINDS[kind](value):
-            _check(value, kind, f"{name} {key}".strip())
+            _refuse(value, kind, f"{name} {key}".strip())
 
 # %% ../../nbs/experiments/00_contents.ipynb #21c7b186
 _RANGES = {
@@ -100,8 +105,8 @@ def _check_numbers(values, kind, name_of):
     if _are_floats(values, *_RANGES[kind]):
         return
     for i, value in enumerate(values):
-        if not _KINDS[kind](value):
-            _check(value, kind, name_of(i), none=True)
+        if value is not None and not _KINDS[kind](value):
+            _refuse(value, kind, name_of(i))
 
 # %% ../../nbs/experiments/00_contents.ipynb #d6395dab
 _DEEPEST = 8  # lists and tables inside each other, where any value may stand

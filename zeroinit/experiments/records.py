@@ -236,15 +236,13 @@ def write_record(
     # one line for each key and each epoch, so that a diff can be read
     encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
     lines = [f'\n"{key}":{encoder.encode(record[key])}' for key in _KEYS]
-    text = "{" + ",".join(lines) + "}"
-    text = text.replace('{"epoch"', '\n {"epoch"')
-
-    body = text.removesuffix("}")
+    body = "{" + ",".join(lines)
+    body = body.replace('{"epoch"', '\n {"epoch"')
     sealed = f'{body}{_SEAL}{_seal(path, body)}"}}\n'
     return write_atomically(path, lambda file: file.write(sealed.encode()))
 
 # %% ../../nbs/experiments/01_records.ipynb #d8ef6c6d
-_LAYOUT = re.compile(  # of what `write_record` writes, without the seal
+_LAYOUT = re.compile(  # of a record that `write_record` wrote, without the seal
     r'\{\n"config":\{.*\},\n"seed":\d+,\n"status":"(?:done|diverged)",'
     r'\n"history":\[(?:\n \{"epoch":.*\},)*\n \{"epoch":.*\}\],'
     r'\n"probes":(?P<probes>\{.*(?:\n \{"epoch":.*)*\}),'
@@ -350,8 +348,8 @@ def is_done(
 ) -> bool:
     """Whether there is a complete record, of a run that reached its last epoch or diverged.
 
-    `write_record` checks what it writes. So a file that is laid out as it does, with a seal that
-    fits, is not parsed, which is ten times as fast; any other file is read whole.
+    `write_record` checks the values that it writes. A file with its layout and a seal that fits is
+    therefore not parsed, which saves most of the time. Any other file is read whole.
     """
     try:
         text, is_sealed = _read_sealed(path)
