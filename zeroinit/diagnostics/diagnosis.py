@@ -155,13 +155,13 @@ def _headline(findings):
     waking = findings.waking()
     missing = findings.never_waking()
     updates = _count(len(findings.trace.losses), "update")
-    without = f"{len(missing)} of {len(trainable)} layers stay without a gradient in {updates}"
+    no_gradient = f"{len(missing)} of {len(trainable)} layers stay without a gradient in {updates}"
     found = _answer_of_weights(findings) or _answer_of_loss(findings)
     if found:
         answer, reason = found
     elif set(missing) - set(findings.without_effect):
         answer = "learns in part"
-        reason = without
+        reason = no_gradient
     elif findings.cut_off():
         answer = "learns in part"
         cut_off = findings.cut_off()
@@ -186,7 +186,7 @@ def _headline(findings):
         )
     elif missing:
         answer = "learns in part"
-        reason = f"{without}, and {NO_DIFFERENCE}"
+        reason = f"{no_gradient}, and {NO_DIFFERENCE}"
     else:
         answer = "learns"
         last = max((findings.wakes[name] for name in waking), default=0)
