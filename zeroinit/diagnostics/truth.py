@@ -67,6 +67,8 @@ def tensors_to_train(
 
 def _has_moved(tensor, initial):
     "Whether a tensor has changed by more than rounding; one that was zero, whether it has changed."
+    if not tensor.numel():
+        return False
     precision = torch.finfo(tensor.dtype).eps
     return (tensor - initial).abs().max() > precision * initial.abs().max()
 
