@@ -17,7 +17,7 @@ from zeroinit.diagnostics.model_zoo import (
     judge_subject,
     truth_rows,
 )
-from zeroinit.diagnostics.peers import TOOLS, ask_tool, is_right, markdown_table
+from zeroinit.diagnostics.peers import TOOLS, ask_tool, is_right, markdown_table, versions_sentence
 from zeroinit.diagnostics.reported import CASES
 
 TOP = Path(__file__).resolve().parent.parent
@@ -50,7 +50,9 @@ def test_the_notebook_shows_the_record():
 
 
 def test_the_page_shows_the_record_of_peers():
-    assert markdown_table(PEERS) in (TOP / "docs/dead.md").read_text()
+    page = (TOP / "docs/dead.md").read_text()
+    assert markdown_table(PEERS) in page
+    assert versions_sentence(PEERS) in page
 
 
 def test_zeroinit_is_right_wherever_another_tool_is():

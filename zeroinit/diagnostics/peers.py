@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOOLS', 'TIME_LIMIT', 'BATCH', 'ask_zeroinit', 'ask_torchdiag', 'ask_model_clinic', 'ask_neural_net_checklist',
-           'ask_tool', 'is_right', 'write_peers', 'count_answers', 'markdown_table']
+           'ask_tool', 'is_right', 'write_peers', 'count_answers', 'markdown_table', 'versions_sentence']
 
 # %% ../../nbs/diagnostics/07_peers.ipynb #396ba7c5
 import contextlib
@@ -186,8 +186,8 @@ def _judge(question):
 
 def write_peers(
     cifar10=None,  # see `training_set`; None: without the model zoo
-    zoo: str = "results/zoo_truth.json",  # record of `write_truths`, relative to the same folder
-    path: str = "results/peers.json",  # relative to the top of the checkout
+    zoo: str = "results/zoo_truth.json",  # record of `write_truths`, relative to the checkout's top
+    path: str = "results/peers.json",  # relative to the checkout's top
     names: list = None,  # of models; None: all
     tools: list = None,  # None: all
     again: bool = False,  # whether answers that are in the record are replaced
@@ -251,3 +251,11 @@ def markdown_table(
         cells = [f"{counts[tool][key]:g}" if tool in counts else "" for tool in TOOLS]
         lines.append(f"| **{key}** | | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def versions_sentence(
+    record: dict,  # see `write_peers`
+) -> str:
+    "Which versions were asked."
+    versions = [f"{package} {number}" for package, number in record["versions"].items()]
+    return f"The versions are {', '.join(versions[:-1])} and {versions[-1]}"
