@@ -435,6 +435,7 @@ def main(kills=200, seed=0, how="random"):
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     rng = random.Random(seed)
     counts = Counter()  # kills or signals by who was killed, place, or name
+    what = "signals" if how == "signals" else "kills"
     watch = Watch()
     places = Places(rng)
     left = Counter()
@@ -443,7 +444,7 @@ def main(kills=200, seed=0, how="random"):
     with tempfile.TemporaryDirectory() as folder:
         calm = f"{folder}/calm/results"
         expected = undisturbed_numbers(calm)
-        while suites == 0 or counts.total() < kills and not places.unreached():
+        while suites == 0 or (counts.total() < kills and not places.unreached()):
             root = f"{folder}/suite{suites}/results"
             if how == "placed":
                 complete_under_placed_kills(root, rng, kills, counts, watch, places, calm)
@@ -458,7 +459,6 @@ def main(kills=200, seed=0, how="random"):
             found = records(root).items()
             different += sum(expected[n] != readable_numbers(path) for n, path in found)
             suites += 1
-            what = "signals" if how == "signals" else "kills"
             print(f"{counts.total()} {what}, {suites} suites whole", flush=True)
         trained = sum(count_epochs(f"{folder}/suite{k}/results") for k in range(suites))
 
