@@ -234,17 +234,25 @@ def count_answers(
     return found
 
 
+def _mark(row, tool):
+    "Whether a tool's answer is right; the answer itself where the truth is open."
+    if tool not in row:
+        return ""
+    answer = row[tool]["answer"]
+    if row["truth"] == "open":
+        return answer
+    marks = {True: "right", False: "**wrong**", None: "silent"}
+    return marks[is_right(answer, row["truth"])]
+
+
 def markdown_table(
     record: dict,  # see `write_peers`
 ) -> str:
     "A row for each model: what training says, and what each tool says; then the counts."
     lines = ["| model | training | " + " | ".join(TOOLS) + " |"]
     lines.append("|---|---|" + "---|" * len(TOOLS))
-    marks = {True: "right", False: "**wrong**", None: "silent"}
     for name, row in record["models"].items():
-        cells = []
-        for tool in TOOLS:
-            cells.append(marks[is_right(row[tool]["answer"], row["truth"])] if tool in row else "")
+        cells = [_mark(row, tool) for tool in TOOLS]
         lines.append(f"| {name} | {row['truth']} | " + " | ".join(cells) + " |")
     counts = count_answers(record)
     for key in ("right", "wrong", "silent", "seconds"):
