@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from zeroinit.evidence.claims import AMENDMENTS, CLAIMS, Runs
+from zeroinit.evidence.claims import AMENDMENTS, CLAIMS, FINDINGS, Runs
 from zeroinit.experiments.records import read_record, results_path
 
 TOP = Path(__file__).resolve().parent.parent
@@ -67,14 +67,14 @@ def questions_of(source):
             check.high,
             check.limit,
         )
-        for claim in module.CLAIMS.values()
+        for claim in (*module.CLAIMS.values(), *getattr(module, "FINDINGS", {}).values())
         for check in (*claim.checks, *getattr(claim, "added", ()))
     }
 
 
 def checks_and_runs():
     """(claim id, check name, experiment, seed) of every run that a check at full length needs."""
-    for claim in CLAIMS.values():
+    for claim in (*CLAIMS.values(), *FINDINGS.values()):
         for check in (*claim.checks, *claim.added):
             for runs in (check.ours, check.against):
                 if isinstance(runs, Runs):
