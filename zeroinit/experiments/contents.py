@@ -158,8 +158,10 @@ _SETTINGS = dict(
     metric="a text",
 )
 _SETTINGS_OR_NONE = dict(
+    model_args="a table",
     init_args="a table",
     augment="a text",
+    layout="a text",
     train_size="an integer from 1 on",
     eval_size="an integer from 1 on",
 )

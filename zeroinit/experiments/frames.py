@@ -14,7 +14,7 @@ import numpy as np
 
 from ..basics.errors import pick
 from ..basics.files import at_root
-from .config import DEFAULTS, METRICS, config_hash, scheme_label
+from .config import DEFAULTS, METRICS, config_hash, model_label, scheme_label
 from .records import records
 
 # %% ../../nbs/experiments/02_frames.ipynb #872ae295
@@ -27,6 +27,8 @@ def _run_columns(record):
     config = record["config"]
     return {
         **config,
+        "model": model_label(config["model"], config.get("model_args")),
+        "model_args": json.dumps(config.get("model_args")),
         "init_args": json.dumps(config["init_args"]),
         "scheme": scheme_label(config["init"], config["init_args"]),
         "seed": record["seed"],
@@ -41,7 +43,7 @@ def to_frame(
 ) -> object:  # pandas frame, a row for each epoch of each run
     """Records as a tidy pandas frame.
 
-    Columns: every setting of the experiment, scheme, seed, status and hash; device, torch, threads,
+    Columns: every setting of the experiment (model with its arguments), scheme, seed, status and hash; device, torch, threads,
     git, dirty and zeroinit of the environment; older, whether another version of zeroinit wrote the
     record; and what the history has for each epoch, as epoch, test_acc and seconds.
     """

@@ -16,7 +16,7 @@ from numbers import Number
 
 from ..basics.errors import Refused, pick, shown
 from .config import DEFAULTS, METRICS, PROTOCOLS, Experiment
-from ..training.options import OTHER_MODE, PRECISIONS, SPEEDS
+from ..training.options import LAYOUTS, OTHER_MODE, PRECISIONS, SPEEDS
 
 RUN_NOTEBOOK = "nbs/run_experiment.ipynb"  # whose tagged cell has these options
 
@@ -65,10 +65,12 @@ def _read_text(value):
 
 # %% ../../nbs/experiments/03_options.ipynb #e74a324e
 def _read_argument(value):
-    "The value of a scheme's argument: True or False, a number, or a name."
+    "The value of an argument: True or False, a number, a name, or a list of these."
     value = plain_value(value)
     if isinstance(value, bool):
         return value
+    if isinstance(value, (list, tuple)):
+        return [_read_argument(item) for item in value]
     try:
         return _read_float(value)
     except ValueError:
@@ -76,7 +78,7 @@ def _read_argument(value):
 
 # %% ../../nbs/experiments/03_options.ipynb #ff520863
 def _read_arguments(value):
-    "Arguments of a scheme, from a dict or from JSON; None if there are none."
+    "Arguments of a scheme or a model, from a dict or from JSON; None if there are none."
     if isinstance(value, str):
         value = json.loads(value)
     arguments = {}
@@ -156,6 +158,7 @@ OPTIONS = (
     _setting(
         "model", "fnn, cnn, residual_cnn, resnet50, vit, mixer ...; torchvision:NAME, timm:NAME"
     ),
+    _setting("model_args", 'of the model, as {"hidden": [100, 100]}'),
     _setting("init", "default, zero, bias_normal ...; zeroinit.schemes() lists all"),
     _setting("init_args", 'of the scheme, as {"std": 100}; also head_bias, only, skip, strict'),
     _setting("dataset", "digits, mnist, cifar10 ..., or path of an .npz; None: the model's own"),
@@ -218,6 +221,11 @@ OPTIONS = (
         "precision",
         "auto: from the protocol; float32, float64, tf32, bf16, autocast",
         choices=("auto", *PRECISIONS),
+    ),
+    _setting(
+        "layout",
+        "contiguous: convolutions in torch's plain memory layout; None: in the fast one",
+        choices=LAYOUTS,
     ),
     _setting("probe_steps", "first updates whose gradients are recorded", least=0),
     Option("data_root", "str", None, "folder of data sets; None: $ZEROINIT_DATA or your cache"),

@@ -152,6 +152,16 @@ def protocol_settings(
         **_OURS.get(dataset, {}),
     }
 
+# %% ../../nbs/experiments/04_protocols.ipynb #8f10fccf
+def _with_integers(value):
+    "A value in which every whole number is an int; dicts and lists are searched."
+    if isinstance(value, dict):
+        return {name: _with_integers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(item) for item in value]
+    is_whole = isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole else value
+
 # %% ../../nbs/experiments/04_protocols.ipynb #4ae5c1d3
 def fill_in(
     **settings,  # of an `Experiment`, as a user gives them; None: left to the protocol
@@ -162,6 +172,7 @@ def fill_in(
     can be run, `resolve` finds out (notebook 06_resolve).
     """
     settings = DEFAULTS | read_options(settings, EXPERIMENT_OPTIONS, "setting")
+    settings["model_args"] = _with_integers(settings["model_args"])
     if settings["dataset"] is None:
         settings["dataset"] = home_dataset(settings["model"])
     decided = protocol_settings(

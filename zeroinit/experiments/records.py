@@ -26,7 +26,7 @@ from ..basics.errors import Unwritable, pick
 from ..basics.files import at_root, write_atomically
 from ..basics.names import path_below
 from ..basics.reading import Unreadable, parse_json, read_text
-from .config import DEFAULTS, Experiment, config_hash, scheme_label
+from .config import DEFAULTS, Experiment, config_hash, model_label, scheme_label
 from .contents import check_contents
 
 # %% ../../nbs/experiments/01_records.ipynb #9b871ab4
@@ -60,7 +60,7 @@ def run_name(
     seed: int,  # of the run
 ) -> str:  # as "mnist fnn zero clean seed 0"
     "A run in words. If a clean run has a flaw of a published procedure, the name says so."
-    words = [experiment.dataset, experiment.model, experiment.scheme, experiment.protocol]
+    words = [experiment.dataset, experiment.network, experiment.scheme, experiment.protocol]
     if experiment.protocol == "clean":
         if experiment.shared_init:
             words.append("one draw")
@@ -404,7 +404,8 @@ def record_paths(
 def _has_settings(record, settings):
     config = record["config"]
     scheme = scheme_label(config["init"], config["init_args"])
-    properties = {**config, **record, "scheme": scheme}
+    model = model_label(config["model"], config.get("model_args"))
+    properties = {**config, **record, "scheme": scheme, "model": model}
     return all(properties.get(name) == value for name, value in settings.items())
 
 

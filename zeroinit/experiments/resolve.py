@@ -20,7 +20,7 @@ from ..data.datasets import DATASETS, load
 from .config import Experiment
 from .options import read_value
 from .protocols import fill_in, home_dataset
-from ..models.networks import build, builder
+from ..models.networks import build, builder, model_arguments
 from ..schemes.initialization import plan_scheme, scheme_arguments
 from ..training.options import Recipe, check_recipe
 
@@ -101,6 +101,20 @@ def _without_defaults(init, init_args):
             changed[name] = value
     return changed or None
 
+
+def _changed_sizes(model, model_args):
+    "A model's arguments that differ from their defaults; None if there are none."
+    defaults = model_arguments(model)
+    changed = {}
+    for name, value in (model_args or {}).items():
+        pick(name, defaults, f"argument of model {model}")
+        default = defaults[name]
+        if isinstance(default, tuple):
+            default = list(default)
+        if not _equal(value, default):
+            changed[name] = value
+    return changed or None
+
 # %% ../../nbs/experiments/06_resolve.ipynb #8bd7c0b0
 class SchemeDoesNotFit(Refused):
     """A scheme cannot be applied to a model, with its default arguments either.
@@ -118,44 +132,45 @@ class SchemeDoesNotFit(Refused):
 SUGGESTED = ("zero_head", "zero_ffn_out", "zero")  # for a model that a scheme does not fit
 
 
-def _plan(model, init, init_args, shape):
+def _plan(model, model_args, init, init_args, shape):
     """Raise what `build` or `plan_scheme` raises for a model and a scheme.
 
     The library's own models are built on the meta device, which costs nothing.
     """
     device = "cpu" if ":" in model else "meta"
     with torch.random.fork_rng(devices=[]), torch.device(device):
-        network = build(model, image_shape=shape, classes=10)
+        network = build(model, image_shape=shape, classes=10, **model_args)
     plan_scheme(network, init, **init_args)
 
 
-def _fits(model, init, init_args, shape):
+def _fits(*args):  # of `_plan`
     "Whether a scheme can be applied to a model."
     try:
-        _plan(model, init, init_args, shape)
+        _plan(*args)
     except Refused:
         return False
     return True
 
 
 @lru_cache(maxsize=256)
-def _check_plan(model, init, init_args, shape):
-    """As `_plan`; `init_args` is JSON.
+def _check_plan(model, model_args, init, init_args, shape):
+    """As `_plan`; both arguments are JSON.
 
     If the scheme does not fit with its default arguments either, raise `SchemeDoesNotFit`.
     """
+    network = (model, json.loads(model_args) or {})
     init_args = json.loads(init_args) or {}
     try:
-        _plan(model, init, init_args, shape)
+        _plan(*network, init, init_args, shape)
     except Refused as error:
         others = [scheme for scheme in SUGGESTED if scheme != init]
-        fitting = next((scheme for scheme in others if _fits(model, scheme, {}, shape)), None)
-        if fitting is None or _fits(model, init, {}, shape):
+        fitting = next((s for s in others if _fits(*network, s, {}, shape)), None)
+        if fitting is None or _fits(*network, init, {}, shape):
             raise
         with_bias = None
         if "add_bias" in scheme_arguments(init):
             with_bias = init_args | dict(add_bias=True)
-            if not _fits(model, init, with_bias, shape):
+            if not _fits(*network, init, with_bias, shape):
                 with_bias = None
         raise SchemeDoesNotFit(str(error), fitting, with_bias) from None
 
@@ -174,10 +189,15 @@ def resolve(
     e = fill_in(**given | dict(dataset=dataset_name(dataset)))
 
     check_recipe(recipe_of(e))
-    e = replace(e, init_args=_without_defaults(e.init, e.init_args))
+    e = replace(
+        e,
+        init_args=_without_defaults(e.init, e.init_args),
+        model_args=_changed_sizes(e.model, e.model_args),
+    )
 
     # the rest depends on the images
     shape = image_shape(e.dataset)
     augmentation(e.augment, shape, 10)
-    _check_plan(e.model, e.init, json.dumps(e.init_args), shape)
+    model_args, init_args = json.dumps(e.model_args), json.dumps(e.init_args)
+    _check_plan(e.model, model_args, e.init, init_args, shape)
     return e

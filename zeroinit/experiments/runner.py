@@ -77,7 +77,7 @@ def initial_model(
     # same default draw in every experiment of this seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(default_seed)
-        model = build(e.model, image_shape=image_shape, classes=classes)
+        model = build(e.model, image_shape=image_shape, classes=classes, **e.model_args or {})
     initialize(model, "default", generator=random_stream(default_seed, "init"))
     if e.init != "default":
         stream = random_stream(seed, "init")
@@ -356,7 +356,7 @@ def _train(e, runs, images, quiet, speed, context):
     if len(runs) > 1 and (speed == "plain" or not _can_be_stacked(e, models)):
         return None
     memory_format = torch.contiguous_format
-    if len(runs) == 1 and speed != "plain":
+    if len(runs) == 1 and speed != "plain" and e.layout is None:
         memory_format = fast_layout(models[0])
 
     check_batches(e, models[0], trains[0], evals)

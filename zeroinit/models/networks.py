@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODELS', 'OTHER_LIBRARIES', 'RegisteredModel', 'model', 'logistic', 'fnn', 'relu_fnn', 'cnn', 'residual_cnn',
            'resnet50', 'resnet14', 'bottleneck_resnet', 'vit', 'mixer', 'ToColour', 'torchvision_model', 'timm_model',
-           'builder', 'build']
+           'builder', 'model_arguments', 'build']
 
 # %% ../../nbs/models/01_networks.ipynb #ada71b0f
 import inspect
@@ -28,6 +28,7 @@ from zeroinit.models.blocks import (
     feed_forward,
     make_patches,
     mlp,
+    norm_layer,
     resnet,
 )
 
@@ -101,11 +102,23 @@ def cnn(
     *,
     image_shape: tuple,  # (C, H, W)
     classes: int,  # outputs
+    width: float = 1,  # factor of every width
+    norm_eps: float = 1e-5,  # that batch norm adds to the variance; the grey network has none
 ) -> nn.Module:  # (B, C, H, W) -> (B, classes)
-    "Schicho's (2023) CNN: the CIFAR-10 one for colour images, the MNIST one for grey images."
+    """Schicho's (2023) CNN: the CIFAR-10 one for colour images, the MNIST one for grey images.
+
+    Raise `Refused` for a width of 0 or less.
+    """
+    if width <= 0:
+        raise Refused(f"width must be more than 0, not {width}")
+
+    def scaled(widths):
+        return [max(round(width * n), 1) for n in widths]
+
     if image_shape[0] == 3:
-        return convnet(image_shape, [(32, 64), (128, 128), (256, 256)], (1024, 512), classes)
-    return convnet(image_shape, [(16, 32)], (), classes, kernel=5, pool=False)
+        stages = [scaled(stage) for stage in ((32, 64), (128, 128), (256, 256))]
+        return convnet(image_shape, stages, scaled((1024, 512)), classes, norm_eps=norm_eps)
+    return convnet(image_shape, [scaled((16, 32))], (), classes, kernel=5, pool=False)
 
 # %% ../../nbs/models/01_networks.ipynb #d645de86
 @model(work="seo2025")
@@ -132,12 +145,18 @@ def resnet50(
     classes: int,  # outputs
     blocks: Sequence[int] = (3, 4, 6, 3),  # in each stage
     width: int = 64,  # of the first stage
+    norm: str = "batch",  # or layer, group, none
+    norm_eps: float = 1e-5,  # that a norm adds to the variance
+    project: bool = True,  # False: no convolution in a shortcut, added channels are zero
 ) -> nn.Module:  # (B, C, H, W) -> (B, classes)
     """ResNet-50 for small images (Schicho 2023, figure 11).
 
     With ELU, biases, and no norm after a block's first convolution.
     """
-    return resnet(image_shape, blocks, classes, width, nn.ELU, bias=True, first_norm=False)
+    options = dict(norm=norm_layer(norm, norm_eps), project=project)
+    return resnet(
+        image_shape, blocks, classes, width, nn.ELU, bias=True, first_norm=False, **options
+    )
 
 # %% ../../nbs/models/01_networks.ipynb #03aad721
 @model(work="schicho2023")
@@ -145,12 +164,16 @@ def resnet14(
     *,
     image_shape: tuple,  # (C, H, W)
     classes: int,  # outputs
+    norm: str = "batch",  # or layer, group, none
+    norm_eps: float = 1e-5,  # that a norm adds to the variance
+    project: bool = True,  # False: no convolution in a shortcut, added channels are zero
 ) -> nn.Module:  # (B, C, H, W) -> (B, classes)
     """`resnet50` with one block in each stage and a quarter of its width.
 
     It is ours, for experiments that a CPU can repeat with several seeds.
     """
-    return resnet50(image_shape=image_shape, classes=classes, blocks=(1, 1, 1, 1), width=16)
+    size = dict(image_shape=image_shape, classes=classes, blocks=(1, 1, 1, 1), width=16)
+    return resnet50(**size, norm=norm, norm_eps=norm_eps, project=project)
 
 # %% ../../nbs/models/01_networks.ipynb #8b49c1d8
 @model(work="seo2025", large=True)
@@ -299,6 +322,14 @@ def builder(
     others = [f"{library}:NAME" for library in OTHER_LIBRARIES]
     return MODELS[pick(name, [*MODELS, *others], "model")].build
 
+# %% ../../nbs/models/01_networks.ipynb #bb4d6738
+def model_arguments(
+    name: str,  # of a model of ours, or torchvision:NAME, timm:NAME
+) -> dict:  # argument -> default, in order
+    "The arguments that a model takes beside the images' shape and the number of classes."
+    parameters = inspect.signature(builder(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in ("image_shape", "classes")}
+
 # %% ../../nbs/models/01_networks.ipynb #5e54ff6c
 def _first_line(error):
     text = str(error).strip()
@@ -318,10 +349,8 @@ def build(
     model cannot take.
     """
     build_model = builder(name)
-    arguments = [*inspect.signature(build_model).parameters]
-    known = [argument for argument in arguments if argument not in ("image_shape", "classes")]
     for size in sizes:
-        pick(size, known, f"size of {name}")
+        pick(size, model_arguments(name), f"size of {name}")
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise Refused(f"image_shape must be (C, H, W), not {image_shape}")
     if classes < 1:
@@ -332,8 +361,10 @@ def build(
         raise
     except Exception as error:  # another library's, of any type
         C, H, W = image_shape
+        given = ", ".join(f"{size}={value}" for size, value in sizes.items())
+        network = f"{name}({given})" if given else name
         raise Refused(
-            f"{name} cannot be built for images of {H} x {W} ({_first_line(error)})"
+            f"{network} cannot be built for images of {H} x {W} ({_first_line(error)})"
         ) from None
     if ":" in name:
         _check_output(net, name, image_shape, classes)

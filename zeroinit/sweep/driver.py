@@ -23,7 +23,7 @@ from typing import NamedTuple
 from ..basics.errors import Refused, pick, shown
 from ..basics.files import at_root, ensure_writable
 from ..basics.output import say
-from ..experiments.config import Experiment
+from ..experiments.config import Experiment, model_label
 from ..experiments.costs import gpu_hours, timed_epochs
 from ..experiments.locks import is_locked, remove_leftovers
 from zeroinit.experiments.records import (
@@ -138,6 +138,7 @@ def list_runs(
 class _Cost(NamedTuple):
     "What an earlier run took."
 
+    network: str  # the model with its arguments
     train_size: int  # images; None: all
     is_local: bool  # on this processor
     s_per_epoch: float
@@ -163,7 +164,7 @@ class CostEstimator:
         if key not in self.known:
             folder = results_path(self.root, experiment, 0).parent.parent
             self.known[key] = self._read_costs(folder)
-        return self.known[key]
+        return [cost for cost in self.known[key] if cost.network == experiment.network]
 
     def _read_costs(self, folder):
         files = folder.glob("*/seed*.json")
@@ -212,8 +213,10 @@ def _time_of_change(path):
 def _cost_of(record):
     s_per_epoch = statistics.median(epoch["seconds"] for epoch in record["history"])
     cost = record["cost"]
+    config = record["config"]
     return _Cost(
-        train_size=record["config"]["train_size"],
+        network=model_label(config["model"], config.get("model_args")),
+        train_size=config["train_size"],
         is_local=record["env"]["device"] == cpu_name(),
         s_per_epoch=s_per_epoch,
         images_per_epoch=(cost.get("images_per_s") or 0) * s_per_epoch,
@@ -255,7 +258,7 @@ def _plan_row(experiment, seeds, results_root, estimator, timed):
         warn_of_damage(paths[seed])
     row = dict(
         dataset=experiment.dataset,
-        model=experiment.model,
+        model=experiment.network,
         scheme=experiment.scheme,
         protocol=experiment.protocol,
         epochs=experiment.epochs,

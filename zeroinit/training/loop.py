@@ -336,7 +336,7 @@ def fit_all(
     runs = [_Run(*of_run) for of_run in zip(*columns, strict=True)]
 
     tf32 = precision_on(recipe.precision, "cuda") == "tf32"
-    change_layout = len(models) == 1
+    change_layout = len(models) == 1 and recipe.layout is None
     settings = hardware_settings(models[0], speed, tf32, change_layout)
     with settings, ExitStack() as bars:
         execution = choose_execution(models, speed)
