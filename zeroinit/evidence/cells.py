@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .claims import CLAIMS, Check, Claim, Runs
+from .claims import CLAIMS, FINDINGS, Check, Claim, Runs
 from zeroinit.evidence.statistics import (
     LEVEL,
     Effect,
@@ -261,7 +261,8 @@ def _measure_runs(claim, check, evidence, protocol, timed):
         experiments=[side.find(protocol)[0].hash for side in _sides(check)],
     )
     cell.n = result.effect.n if result.effect else len(result.orders)
-    if check.against is None:
+    is_own = claim.work == "zeroinit"  # no work says how long such runs are
+    if check.against is None or is_own:
         cell.length = ""  # an order needs a hundred updates, not whole epochs
     _set_word(cell, evidence, result.missing)
     return cell
@@ -462,6 +463,7 @@ def _cell_row(cell):
 def evidence_cells(
     found: list = None,  # of `experiments.records`; None: read from `root`
     root="results",  # folder of results
+    claims: dict = None,  # id: `Claim`; None: the claims of both works
 ) -> object:  # pandas frame, a row for each cell
     """Every cell of every claim by both protocols.
 
@@ -483,7 +485,7 @@ def evidence_cells(
     timed = timed_epochs(root)
     rows = []
     for protocol in ("clean", "published"):
-        for claim in CLAIMS.values():
+        for claim in (CLAIMS if claims is None else claims).values():
             cells = cells_of_claim(claim, evidence, protocol, timed)
             rows += [_cell_row(cell) for cell in cells]
     return pd.DataFrame(rows, columns=_CELL_COLUMNS)
