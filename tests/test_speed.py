@@ -9,6 +9,9 @@ import torch
 
 from zeroinit.data.batches import Batches, augmentation
 from zeroinit.diagnostics.probes import Wake
+from zeroinit.experiments.context import RunContext
+from zeroinit.experiments.resolve import resolve
+from zeroinit.experiments.runner import run
 from zeroinit.models.networks import build
 from zeroinit.training import loop
 from zeroinit.training.hardware import fast_layout
@@ -17,6 +20,7 @@ from zeroinit.training.optimizers import Adam
 from zeroinit.training.options import Recipe
 from zeroinit.training.stacked import Stack, StackedBatches
 from zeroinit.training.steps import RecordedStep, Recorder, capture_cuda_graph, make_step
+from zeroinit.training.together import ONE_AT_A_TIME, SIDE_BY_SIDE, Trials
 
 SHAPES = {
     "fnn": (1, 8, 8),
@@ -44,7 +48,9 @@ def make_batches(x, y, augment, order, chance):
     return Batches(x, y, 16, generator=order, augment=augmented, chance=chance)
 
 
-def train(name, speed, device="cpu", together=1, augment=None, epochs=4, n=70, **options):
+def train(
+    name, speed, device="cpu", together=1, augment=None, epochs=4, n=70, trials=None, **options
+):
     """Parameters and history of a small run on random images."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(256, (n, *SHAPES[name]), dtype=torch.uint8, generator=generator).to(device)
@@ -62,7 +68,7 @@ def train(name, speed, device="cpu", together=1, augment=None, epochs=4, n=70, *
     recipe = Recipe(**(recipe | options))
     evals = dict(test=Batches(x, y, 32))
     probes = [[Wake()] for _ in models]
-    results = fit_all(models, trains, evals, recipe, probes, speed=speed)
+    results = fit_all(models, trains, evals, recipe, probes, speed=speed, trials=trials)
 
     tensors, rows = [], []
     for model, result in zip(models, results, strict=True):
@@ -176,6 +182,37 @@ def test_together(name):
     assert_same(first_of_three, alone, 1e-8)
 
 
+@cuda
+@pytest.mark.parametrize("ways", [(SIDE_BY_SIDE,), (ONE_AT_A_TIME, SIDE_BY_SIDE)])
+@pytest.mark.parametrize("augment", [None, "crop_flip"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_side_by_side(name, augment, ways):
+    """Three networks train as each alone, on streams of their own, whichever way plays them."""
+    trials = Trials(ways)
+    together = train(name, "auto", "cuda", 3, augment, epochs=10, trials=trials)
+    assert set(trials.measured()) == set(ways)  # recorded by then, and timed
+    alone = train(name, "auto", "cuda", 1, augment, epochs=10)
+    first_of_three = (together[0][: len(alone[0])], together[1][:10])
+    assert_same(first_of_three, alone, 1e-8)
+    again = train(name, "auto", "cuda", 3, augment, epochs=10, trials=Trials(ways))
+    assert_same(again, together, 1e-8)
+
+
+@cuda
+@pytest.mark.parametrize("model, ways", [("fnn", 3), ("cnn", 2)])
+def test_the_record_keeps_the_way(model, ways, tmp_path):
+    """The ways are timed in the first runs of a process, and known to the ones that follow."""
+    context = RunContext()
+    for init in ("default", "bias_normal"):
+        e = resolve(dataset="digits", model=model, init=init, epochs=20)
+        options = dict(seeds=3, together=3, quiet=True, device="cuda", context=context)
+        for record in run(e, results_root=str(tmp_path / "results"), **options):
+            seconds = record["env"]["seconds_of_ways"]
+            assert len(seconds) == ways and record["env"]["together"] == 3
+            assert record["env"]["way"] == min(seconds, key=seconds.get)
+            assert seconds[record["env"]["way"]] <= seconds[ONE_AT_A_TIME]
+
+
 @pytest.mark.parametrize(
     "precision", ["float32", "bf16", *(pytest.param(p, marks=cuda) for p in ("tf32", "autocast"))]
 )
@@ -195,21 +232,22 @@ def test_precisions(device, precision):
 def test_an_epoch_asks_the_host_nothing(speed, monkeypatch):
     """After the first epochs, in which libraries and recordings may, only its row is read."""
     epochs, recordings = [], []
+    train_in_parts = loop.train_in_parts
 
     def capture_and_count(*args, **kwargs):
         recordings.append(1)
         return capture_cuda_graph(*args, **kwargs)
 
-    def train_epoch_without_reads(*args):
+    def train_without_reads(*args):
         epochs.append(1)
         torch.cuda.set_sync_debug_mode("error" if len(epochs) > 5 else "default")
         try:
-            return train_epoch(*args)
+            return (yield from train_in_parts(*args))
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr("zeroinit.training.steps.capture_cuda_graph", capture_and_count)
-    monkeypatch.setattr(loop, "train_epoch", train_epoch_without_reads)
+    monkeypatch.setattr(loop, "train_in_parts", train_without_reads)
     train("resnet14", speed, "cuda", augment="crop_flip", epochs=6, precision="autocast")
     assert len(epochs) == 6
     assert (len(recordings) > 1) == (speed != "plain")  # of an evaluation, and of steps

@@ -53,6 +53,7 @@ from ..training.hardware import MemoryMeter, check_speed, fast_layout
 from ..training.loop import fit_all, has_diverged
 from ..training.options import OTHER_MODE, precision_on
 from ..training.steps import recordable
+from ..training.together import ONE_AT_A_TIME, SIDE_BY_SIDE, STACKED, Trials, ways_on_gpu
 
 # %% ../../nbs/experiments/10_runner.ipynb #8d0e02fb
 def random_stream(
@@ -330,10 +331,10 @@ def _identity(seed_run, images):
 
 
 def _train(e, runs, images, quiet, speed, context):
-    """Train seeds of an experiment, as one if there are several.
+    """Train seeds of an experiment, together if there are several.
 
     Returns a list with the result of `fit` for each run, and what its record says about how it was
-    computed; None if the seeds cannot be trained as one.
+    computed; None if the seeds cannot be trained together.
     """
     device = images.x_train.device
     first = runs[0]
@@ -353,10 +354,12 @@ def _train(e, runs, images, quiet, speed, context):
     # how a step is computed
     if any(has_equal_neurons(model) for model in models):
         speed = "plain"
-    if len(runs) > 1 and (speed == "plain" or not _can_be_stacked(e, models)):
+    if len(runs) > 1 and (speed == "plain" or not _can_be_trained_together(e, models)):
         return None
+    trials = _trials_of(e, models, device, context)
     memory_format = torch.contiguous_format
-    if len(runs) == 1 and speed != "plain" and e.layout is None:
+    may_be_stacked = len(runs) > 1 and STACKED in trials.ways
+    if speed != "plain" and e.layout is None and not may_be_stacked:
         memory_format = fast_layout(models[0])
 
     check_batches(e, models[0], trains[0], evals)
@@ -386,18 +389,32 @@ def _train(e, runs, images, quiet, speed, context):
             after_epochs=[_after_epoch(seed_run, context, progress) for seed_run in runs],
             speed=speed,
             identities=[_identity(seed_run, images) for seed_run in runs],
+            trials=trials,
         )
     computed = dict(
         speed=speed,
         together=len(runs),
         layout=str(memory_format).removeprefix("torch."),
     )
+    if len(runs) > 1 and device.type == "cuda":
+        computed |= dict(way=trials.next_way(), seconds_of_ways=trials.measured())
     return [(result, computed) for result in results]
 
 
-def _can_be_stacked(e, models):
-    "Whether models of an experiment can be trained as one."
+def _can_be_trained_together(e, models):
+    "Whether the steps of an experiment's models can be stacked, or recorded on a GPU."
     return e.optimizer == "adam" and all(recordable(model) for model in models)
+
+
+def _trials_of(e, models, device, context):
+    """The ways to train several models, and what is known about them.
+
+    On a CPU they are stacked. On a GPU the ways are timed once a process for each kind of network.
+    """
+    if device.type == "cpu":
+        return Trials()
+    kind = (repr(models[0]), e.dataset, e.batch_size, e.augment, e.precision, len(models))
+    return context.remember(("ways", kind), lambda: Trials(ways_on_gpu(models[0])))
 
 
 def _watch_all(evals, progress):
@@ -454,7 +471,7 @@ def _write_results(seed_run, images, result, computed, memory_gib):
 # %% ../../nbs/experiments/10_runner.ipynb #aedf8d08
 def train_seeds(
     e: Experiment,  # resolved
-    runs: list,  # of SeedRun, trained as one if there are several
+    runs: list,  # of SeedRun, trained together if there are several
     images,  # Images, on the device
     quiet: bool = True,  # no progress display
     speed: str = "auto",  # see `run`
@@ -513,7 +530,7 @@ def _must_train_alone(e):
     shape = image_shape(e.dataset)
     noise = torch.rand(64, *shape, generator=random_stream(0, "seen"))
     model = initial_model(e, 0, shape, 10, noise)
-    return has_equal_neurons(model) or not _can_be_stacked(e, [model])
+    return has_equal_neurons(model) or not _can_be_trained_together(e, [model])
 
 # %% ../../nbs/experiments/10_runner.ipynb #120d6707
 def seeds_per_batch(
@@ -523,7 +540,7 @@ def seeds_per_batch(
     together: int = None,  # as the user gives it; None: as in SEEDS_PER_BATCH
     context: RunContext = None,  # remembers which experiments must train alone; None: a new one
 ) -> int:
-    """How many seeds of an experiment are trained as one; 1 if they cannot be.
+    """How many seeds of an experiment are trained together; 1 if they cannot be.
 
     Raises `Refused` if `together` is below 1, or above 1 with speed compile.
     """
@@ -568,7 +585,7 @@ def run(
     force: bool = False,  # train again from the start; a record stays until the new one is complete
     quiet: bool = False,  # no progress display
     speed: str = "auto",  # plain, auto, onednn (CPU), compile; see the notebook of steps
-    together: int = None,  # seeds trained as one; None: as many as was measured to be faster
+    together: int = None,  # seeds trained at once; None: as many as is known to be faster
     context: RunContext = None,  # shared with other runs of this process; None: a new one
 ) -> list[dict]:  # a record for each seed
     "Run an experiment's seeds; those that have a record are read instead."

@@ -9,6 +9,7 @@ __all__ = ['matrix_products', 'fast_layout', 'keep_freed_memory', 'check_speed',
 import ctypes
 import gc
 import platform
+from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -166,13 +167,13 @@ def _compile_every_shape():
 # %% ../../nbs/training/02_hardware.ipynb #a1644e6d
 @contextmanager
 def hardware_settings(
-    model: nn.Module,  # the first one to train; its layout may change inside the context
+    models: Sequence[nn.Module],  # to train; their layout may change inside the context
     speed: str = "auto",  # a name in SPEEDS
     tf32: bool = False,  # may CUDA round the factors of float32 products to 10 bits?
-    change_layout: bool = True,  # False: leave the model's memory layout alone
+    change_layout: bool = True,  # False: leave the models' memory layout alone
 ):
     "Context with all settings of the machine that a speed stands for."
-    device = next(model.parameters()).device
+    device = next(models[0].parameters()).device
     check_speed(speed, device.type)
     with ExitStack() as settings:
         if device.type == "cuda":
@@ -184,7 +185,8 @@ def hardware_settings(
         if speed == "compile":
             settings.enter_context(_compile_every_shape())
         if speed != "plain" and change_layout:
-            settings.enter_context(_channels_last(model))
+            for model in models:
+                settings.enter_context(_channels_last(model))
         yield
 
 # %% ../../nbs/training/02_hardware.ipynb #f0b28f58

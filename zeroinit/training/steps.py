@@ -267,13 +267,16 @@ class Recorder:
         self.capture = capture
         self.calls = {}
         self.recordings = {}
+        self.not_replayed = 0  # calls that were eager or had to be recorded first
 
     def __call__(self, f, *inputs, name=""):
         key = (name, *((t.shape, t.dtype) for t in inputs))
         self.calls[key] = self.calls.get(key, 0) + 1
         if self.calls[key] <= 2:
+            self.not_replayed += 1
             return f(*inputs)
         if key not in self.recordings:
+            self.not_replayed += 1
             fixed_inputs = [t.clone() for t in inputs]
             self.recordings[key] = (fixed_inputs, *self.capture(f, fixed_inputs))
         fixed_inputs, output, replay = self.recordings[key]
@@ -318,7 +321,8 @@ class Step:
     """A training step, executed eagerly: one operation after the other.
 
     `run_epoch` takes a step for each batch, and `epoch_sums` then returns their sums. Nothing is
-    read from the device.
+    read from the device. `parts` is the same epoch as a generator, so that the epochs of several
+    models can take turns.
     """
 
     def __init__(
@@ -354,13 +358,19 @@ class Step:
         loss, logits = self.update(images, labels, probes)
         self.sums.add(loss, logits, labels)
 
-    def run_epoch(self, batches, probes=()):
-        "Train on each batch of an epoch; return how many there were."
-        updates = 0
+    def parts(self, batches, probes=()):
+        "Train on each batch of an epoch; yield after each part the number of its updates."
         for images, labels in batches:
             self.run(images, labels, probes)
-            updates += 1
-        return updates
+            yield 1
+
+    def run_epoch(self, batches, probes=()):
+        "Train on each batch of an epoch; return how many there were."
+        return sum(self.parts(batches, probes))
+
+    def is_steady(self):
+        "Does an epoch like those since the last call take as long again? Not if it was recorded."
+        return True
 
     def epoch_sums(self):
         "Loss, correct answers and images since the last call, (3,) or (S, 3)."
@@ -388,9 +398,9 @@ class ManualBackwardStep(Step):
 
     by_hand = True
 
-    def run_epoch(self, batches, probes=()):
+    def parts(self, batches, probes=()):
         self.by_hand = has_manual_backward(self.model)  # it may have got hooks since the last epoch
-        return super().run_epoch(batches, probes)
+        return super().parts(batches, probes)
 
     def forward_backward(self, images, labels):
         if not self.by_hand or labels.ndim > 1 or images.requires_grad:
@@ -442,6 +452,8 @@ class RecordedStep(Step):
         self.step = step
         self.recorder = Recorder() if recorder is None else recorder
         self.total = 0
+        self.observed = 0  # updates with probes
+        self.eager_before = 0  # updates and calls that were not replayed, at the last `is_steady`
 
     def update_and_count(self, images, labels):
         loss, logits = self.step.update(images, labels)
@@ -449,6 +461,7 @@ class RecordedStep(Step):
 
     def run(self, images, labels, probes=()):
         if probes:
+            self.observed += 1
             self.step.run(images, labels, probes)
             return
         sums = self.recorder(self.update_and_count, images, labels, name="step")
@@ -461,9 +474,10 @@ class RecordedStep(Step):
         few_parameters = len(self.optimizer.params) <= self.MOST_PARAMETERS
         return few_parameters and len(batches) <= self.MOST_BATCHES
 
-    def run_epoch(self, batches, probes=()):
+    def parts(self, batches, probes=()):
         if probes or not self.fits_one_recording(batches):
-            return super().run_epoch(batches, probes)
+            yield from super().parts(batches, probes)
+            return
 
         def update_all(order):
             return sum(self.update_and_count(x, y) for x, y in batches.at(order))
@@ -471,7 +485,13 @@ class RecordedStep(Step):
         # a recording belongs to these batches: others of the same shape need one of their own
         name = ("epoch", id(batches))
         self.total = self.total + self.recorder(update_all, batches.order(), name=name)
-        return len(batches)
+        yield len(batches)
+
+    def is_steady(self):
+        eager = self.observed + self.recorder.not_replayed
+        was_replayed = eager == self.eager_before
+        self.eager_before = eager
+        return was_replayed
 
     def epoch_sums(self):
         total = self.total + self.step.epoch_sums()
