@@ -28,7 +28,14 @@ from zeroinit.basics.output import (
 from ..experiments.options import RUN_OPTIONS
 from ..experiments.progress import duration_text
 from ..experiments.suites import SUITES
-from ..sweep.driver import format_table, list_runs, plan_suite, run_suite, suite_status
+from zeroinit.sweep.driver import (
+    format_table,
+    list_runs,
+    plan_all,
+    plan_suite,
+    run_suite,
+    suite_status,
+)
 
 # %% ../../nbs/publish/04_cli.ipynb #afb5dcdc
 def _list(args):
@@ -46,11 +53,27 @@ def _list(args):
 
 # %% ../../nbs/publish/04_cli.ipynb #e6edcc2c
 def _plan(args):
+    if args.all:
+        return _plan_all(args)
     rows = plan_suite(args.suite, args.results_root, args.only, args.part)
     print(format_table(rows))
     runs = sum(row["runs"] for row in rows)
     done = sum(row["done"] for row in rows)
     print(f"{runs} runs, {done} done, {_time_left(rows)}")
+
+
+def _plan_all(args):
+    rows = plan_all(args.results_root)
+    print(format_table(rows))
+    total = rows[-1]
+    if total["gpu_hours"] is None:
+        print("no epoch was timed on a CUDA GPU yet; see docs/cuda.md")
+        return
+    text = f"{total['runs']} runs take {total['gpu_hours']:.0f} GPU hours from nothing, "
+    text += f"{total['gpu_hours_left']:.0f} from here, one run at a time"
+    if total["not_timed"]:
+        text += f"; {total['not_timed']} runs of networks that were never timed are left out"
+    print(text)
 
 
 def _time_left(rows):
@@ -376,7 +399,10 @@ def _add_suite_commands(commands, suites):
         "the experiments of a suite, what is done, and how long the rest takes here",
         "plan schicho-mnist --only 'fnn zero'",
     )
-    _add_suite(plan, suites)
+    _add_suite(plan, suites, nargs="?", default=None)
+    plan.add_argument(
+        "--all", action="store_true", help="the GPU hours of every suite, from timed epochs"
+    )
     _add_selection(plan)
 
     run = _add_command(
@@ -498,6 +524,13 @@ def check_run_arguments(
     _check_ray(args)
 
 
+def _check_plan_arguments(args):
+    if args.all and (args.suite or args.only or args.part):
+        raise Refused("--all is for every suite and all of its runs; leave the others out")
+    if not args.all and not args.suite:
+        raise Refused("name a suite (see `zeroinit list`), or plan all of them with --all")
+
+
 def _check_counts(args):
     if args.jobs is not None and args.jobs < 1:
         raise Refused(f"--jobs must be 1 or more, not {args.jobs}")
@@ -612,6 +645,8 @@ def _check_arguments(args):
             raise Refused(f"{name.replace('_', '-')} is empty")
     if args.command == "run":
         check_run_arguments(args)
+    if args.command == "plan":
+        _check_plan_arguments(args)
     watch = getattr(args, "watch", None)
     if watch is not None and not 0 < watch < 1e6:
         raise Refused(f"--watch must be a positive number of seconds, not {watch:g}")
