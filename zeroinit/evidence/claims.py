@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..basics.errors import pick
-from ..experiments.suites import SUITES
+from ..experiments.suites import NORMS, SHORTCUTS, SUITES
 
 # %% ../../nbs/evidence/01_claims.ipynb #c1a00006
 MARGIN = {  # of accuracy
@@ -626,6 +626,118 @@ def add_finding(
 ):
     "Make a statement of our own and register it in FINDINGS."
     FINDINGS[id] = Claim(id, "zeroinit", statement, source, checks, **more)
+
+# %% ../../nbs/evidence/01_claims.ipynb #c36ad095
+_NO_ROUNDING = dict(norm_eps=2**-16)
+_ROUNDED = {  # name: arguments of the model, layout
+    "epsilon 1e-5, plain layout": ({}, "contiguous"),
+    "epsilon 2**-16, fast layout": (_NO_ROUNDING, None),
+    "epsilon 1e-5, fast layout": ({}, None),
+}
+
+
+def _rounding_checks(network, suite, model, size, float64_batches):
+    "The checks of Z1 for one network: how sums are rounded, by batch size and precision."
+
+    def runs(precision, batch_size, given, layout):
+        settings = dict(model=model, model_args=size | given or None, init="bias_normal")
+        how = dict(precision=precision, batch_size=batch_size, layout=layout)
+        return Runs(suite, settings | how)
+
+    margin, chance = MARGIN["cifar10"], CHANCE["cifar10"]
+    checks = []
+    for batch_size in (64, 50):
+        name = f"{network} on CIFAR-10, batches of {batch_size}"
+        exact = runs("float32", batch_size, _NO_ROUNDING, "contiguous")
+        dead = dict(no_better(margin), than="chance", part="nothing is rounded")
+        checks.append(Check(f"{name}: nothing is rounded", exact, chance, **dead))
+        for how, (given, layout) in _ROUNDED.items():
+            ours = runs("float32", batch_size, given, layout)
+            alive = dict(above(margin), part="rounded to float32")
+            checks.append(Check(f"{name}: {how}", ours, chance, than="chance", **alive))
+            if how != "epsilon 1e-5, fast layout":  # it differs in both
+                alive["than"] = "nothing is rounded"
+                checks.append(Check(f"{name}: {how}, beside no rounding", ours, exact, **alive))
+    for batch_size in float64_batches:
+        for how, (given, layout) in _ROUNDED.items():
+            name = f"{network} on CIFAR-10, batches of {batch_size}: {how}, float64"
+            ours = runs("float64", batch_size, given, layout)
+            dead = dict(no_better(margin), than="chance", part="rounded to float64")
+            checks.append(Check(name, ours, chance, **dead))
+    return checks
+
+
+add_finding(
+    "Z1",
+    "From zero weights and random biases, a network with batch norm learns from rounding errors: "
+    "without them it stays at chance, and with those of float64 too",
+    "suites rounding and rounding-resnet14",
+    checks=[
+        *_rounding_checks("small cnn", "rounding", "cnn", dict(width=0.25), (64, 50)),
+        *_rounding_checks("resnet14", "rounding-resnet14", "resnet14", {}, (64,)),
+    ],
+    brief="Zero weights behind batch norm learn from rounding errors alone",
+)
+
+# %% ../../nbs/evidence/01_claims.ipynb #e9d462ea
+_QUARTER_POINT = 0.0025
+
+
+def _deficit_checks():
+    checks = []
+    for scheme, start in (("bias_normal", "N(0, 1)"), ("zero_head", "a zero last layer")):
+        for width in (100, 500, 2000):
+            for depth in (1, 2, 4):
+                network = dict(model="fnn", model_args=dict(hidden=[width] * depth))
+                ours = Runs("deficit", dict(network, init=scheme))
+                default = Runs("deficit", dict(network, init="default"))
+                layers = "1 hidden layer" if depth == 1 else f"{depth} hidden layers"
+                name = f"fnn on MNIST, {start}, {layers} of {width:,}"
+                options = dict(close(_QUARTER_POINT), than="default", part=start)
+                checks.append(Check(name, ours, default, **options))
+    return checks
+
+
+add_finding(
+    "Z2",
+    "The deficit of random biases and of a zero last layer against default vanishes with training: "
+    "after 160 epochs on MNIST it is less than a quarter of a point",
+    "suite deficit",
+    checks=_deficit_checks(),
+    brief="The deficit against default vanishes with training",
+)
+
+# %% ../../nbs/evidence/01_claims.ipynb #7edf7381
+def _norm_checks():
+    margin = MARGIN["cifar10"]
+    checks = []
+    for optimizer in ("adam", "sgd"):
+        for norm, (norm_args, shifts) in NORMS.items():
+            seals = norm == "batch norm"
+            within = no_better(margin) if seals else above(margin)
+            for shortcut, (shortcut_args, skipped) in SHORTCUTS.items():
+                settings = dict(
+                    model_args=_NO_ROUNDING | norm_args | shortcut_args,
+                    init="bias_normal",
+                    init_args=shifts | skipped or None,
+                    optimizer=optimizer,
+                )
+                name = f"resnet14 on CIFAR-10, {norm}, {shortcut}, {optimizer}"
+                ours = Runs("norms-and-shortcuts", settings)
+                part = "batch norm" if seals else "other norms"
+                options = dict(within, than="chance", part=part)
+                checks.append(Check(name, ours, CHANCE["cifar10"], **options))
+    return checks
+
+
+add_finding(
+    "Z3",
+    "From zero weights and random biases, batch norm stops the wave in a residual network, "
+    "whatever the shortcut; layer norm, group norm, no norm and random shifts let it pass",
+    "suite norms-and-shortcuts",
+    checks=_norm_checks(),
+    brief="Batch norm stops the wave; other norms let it pass, whatever the shortcut",
+)
 
 # %% ../../nbs/evidence/01_claims.ipynb #fafda6ff
 _LEAGUE = {

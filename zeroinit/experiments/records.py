@@ -59,13 +59,25 @@ def run_name(
     experiment: Experiment,  # resolved
     seed: int,  # of the run
 ) -> str:  # as "mnist fnn zero clean seed 0"
-    "A run in words. If a clean run has a flaw of a published procedure, the name says so."
+    """A run in words.
+
+    If a clean run has a flaw of a published procedure, the name says so; and how it deviates from
+    its protocol in what suites vary.
+    """
     words = [experiment.dataset, experiment.network, experiment.scheme, experiment.protocol]
     if experiment.protocol == "clean":
         if experiment.shared_init:
             words.append("one draw")
         if not experiment.reshuffle:
             words.append("fixed order")
+    if experiment.optimizer == "sgd":
+        words.append("sgd")
+    if experiment.precision == "float64":
+        words.append("float64")
+    if experiment.layout:
+        words.append(experiment.layout)
+    if experiment.train_size:
+        words.append(f"batches of {experiment.batch_size}")
     return " ".join([*words, "seed", str(seed)])
 
 # %% ../../nbs/experiments/01_records.ipynb #30e9c7b5
