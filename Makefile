@@ -31,9 +31,11 @@ test: dev
 test-all: test # also kills, Ray, the zoo, a browser, the site, the tutorials, every figure and story
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 15 -m slow
 
-bench: dev # minutes; leave the machine alone meanwhile
-	mkdir -p .runs
-	$(BIN)/papermill nbs/benchmark.ipynb .runs/benchmark.ipynb -p quick False
+bench: dev # minutes; leave the machine alone meanwhile; with a CUDA GPU, the table of its epochs
+	@mkdir -p .runs
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then $(BIN)/python -m zeroinit.publish.gpu; \
+	else $(BIN)/papermill nbs/benchmark.ipynb .runs/benchmark.ipynb -p quick False; fi
 
 # before a commit: library notebooks without outputs, Colab cells as their template, all laid out
 # and clean, the library exported, and the table of compared schemes

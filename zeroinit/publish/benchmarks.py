@@ -35,6 +35,7 @@ from ..training.hardware import fast_layout, keep_freed_memory
 from ..training.loop import fit_all
 from ..training.optimizers import Adam
 from ..training.options import Recipe
+from ..training.together import Trials
 
 # %% ../../nbs/publish/05_benchmarks.ipynb #856338c0
 def fastest(
@@ -164,7 +165,8 @@ def epoch_times(
     batch: int,  # images
     evals: dict = None,  # see `fit`
     *,
-    together: int = 1,  # models trained as one
+    together: int = 1,  # models trained at once
+    trials: Trials = None,  # the ways in which they are; None: stacked
     epochs: int = 3,  # number of timed epochs
     device: str = "cpu",
     augment: str = "plain",
@@ -180,7 +182,8 @@ def epoch_times(
         options = dict(generator=_generator(seed), augment=augment_batch, chance=chance)
         models.append(make().to(device))
         trains.append(Batches(x, y, batch, **options))
-    results = fit_all(models, trains, evals, Recipe(epochs=epochs, **recipe), speed=speed)
+    options = dict(speed=speed, trials=trials)
+    results = fit_all(models, trains, evals, Recipe(epochs=epochs, **recipe), **options)
     return [row["seconds"] * together for row in results[0]["history"]]
 
 # %% ../../nbs/publish/05_benchmarks.ipynb #e327ded6
