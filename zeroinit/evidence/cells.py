@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .claims import CLAIMS, FINDINGS, Check, Claim, Runs
+from .claims import CLAIMS, Check, Claim, Runs
 from zeroinit.evidence.statistics import (
     LEVEL,
     Effect,
