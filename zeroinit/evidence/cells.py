@@ -55,7 +55,7 @@ _FRESH_SUITES = {("fnn", "cifar10"): "unseen-cifar"}  # network, data set: suite
 def _with_fresh_seeds(check, protocol):
     "The check on fresh seeds, if both of its sides have some."
     settings = check.ours.settings
-    fresh = _FRESH_SUITES.get((settings["model"], settings["dataset"]))
+    fresh = _FRESH_SUITES.get((settings.get("model"), settings.get("dataset")))
     if fresh is None or protocol != "clean" or not isinstance(check.against, Runs):
         return check
     sides = [Runs(fresh, side.settings) for side in (check.ours, check.against)]
@@ -163,11 +163,11 @@ def _share(check, evidence, protocol):
     "The share of default's lead that a comparison with default or the linear model keeps."
     if check.exact or check.than not in ("default", "the linear model"):
         return None
-    settings = check.ours.settings
+    experiment, _ = check.ours.find(protocol)
     ours = evidence.scores_of(check.ours, protocol)
     others = {}
-    for model in ("logistic", settings["model"]):
-        wanted = dict(model=model, init="default", dataset=settings["dataset"])
+    for model, args in (("logistic", None), (experiment.model, experiment.model_args)):
+        wanted = dict(model=model, model_args=args, init="default", dataset=experiment.dataset)
         candidates = [Runs(side.suite, wanted) for side in _sides(check)]
         candidates = [runs for runs in candidates if runs.find(protocol)]
         if not candidates:
