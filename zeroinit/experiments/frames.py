@@ -28,6 +28,7 @@ def _run_columns(record):
     return {
         **config,
         "model": model_label(config["model"], config.get("model_args")),
+        "base_model": config["model"],
         "model_args": json.dumps(config.get("model_args")),
         "init_args": json.dumps(config["init_args"]),
         "scheme": scheme_label(config["init"], config["init_args"]),
@@ -43,16 +44,17 @@ def to_frame(
 ) -> object:  # pandas frame, a row for each epoch of each run
     """Records as a tidy pandas frame.
 
-    Columns: every setting of the experiment (model with its arguments), scheme, seed, status and hash; device, torch, threads,
-    git, dirty and zeroinit of the environment; older, whether another version of zeroinit wrote the
-    record; and what the history has for each epoch, as epoch, test_acc and seconds.
+    Columns: every setting of the experiment, where model has its arguments and base_model has not;
+    scheme, seed, status and hash; device, torch, threads, git, dirty and zeroinit of the
+    environment; older, whether another version of zeroinit wrote the record; and what the history
+    has for each epoch, as epoch, test_acc and seconds.
     """
     import pandas as pd
 
     import zeroinit
 
     # without records, the frame still has its columns
-    run_columns = [*DEFAULTS, "scheme", "seed", "status", "hash", *_ENVIRONMENT]
+    run_columns = [*DEFAULTS, "base_model", "scheme", "seed", "status", "hash", *_ENVIRONMENT]
     epoch_columns = ["epoch", "test_acc", "seconds"]
     runs = pd.DataFrame(
         [_run_columns(r) for r in records], columns=None if records else run_columns
