@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from zeroinit.experiments.config import PROTOCOLS
-from zeroinit.experiments.protocols import ROWS
+from zeroinit.experiments.protocols import ROWS, WORK_OF
+from zeroinit.experiments.records import records
+from zeroinit.experiments.suites import SUITES
+from zeroinit.training.options import PRECISIONS, precision_on
 
 SHAPES = {
     "mnist": (28, 28),
@@ -178,3 +181,24 @@ def test_a_patch_that_does_not_divide(data_root, tmp_path):
     path = write_npz(tmp_path / "mine.npz", dict(x_train=x, y_train=y, x_test=x, y_test=y))
     with pytest.raises(Refused, match="30 x 30 cannot be cut into patches of 4 x 4"):
         resolve(model="mixer", init="default", dataset=str(path))
+
+
+def test_suites_and_records_name_their_precision():
+    """No experiment leaves it to the machine: TF32 is used where its name says so, and nowhere."""
+    works = {"float32": 0, "autocast": 0, "bf16": 0}
+    for list_experiments in SUITES.values():
+        for e, _ in list_experiments():
+            assert e.precision in PRECISIONS and e.precision != "tf32", e
+            if e.model in WORK_OF and e.precision in works:
+                works[e.precision] += 1
+            if e.model in ("fnn", "cnn", "resnet50") and e.protocol == "published":
+                assert e.precision == "float32", e
+    assert min(works.values()) > 0
+    checked = 0
+    for record in records("results"):
+        env = record["env"]
+        if env.get("precision"):  # the first records have none
+            expected = precision_on(record["config"]["precision"], env["device_type"])
+            assert env["precision"] == expected and not env.get("tf32")
+            checked += 1
+    assert checked > 0

@@ -1,5 +1,6 @@
 """Fast ways to train against the plain one: compiled, recorded, or several models at once."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from zeroinit.experiments.context import RunContext
 from zeroinit.experiments.resolve import resolve
 from zeroinit.experiments.runner import run
 from zeroinit.models.networks import build
+from zeroinit.publish import gpu, profiles
 from zeroinit.training import loop
 from zeroinit.training.hardware import fast_layout
 from zeroinit.training.loop import fit_all, train_epoch
@@ -337,3 +339,18 @@ def test_the_gpus_losses_are_the_cpus():
     _, gpu = train("cnn", "plain", "cuda", epochs=2)
     _, cpu = train("cnn", "plain", "cpu", epochs=2)
     torch.testing.assert_close(gpu, cpu, rtol=0, atol=1e-6)
+
+
+@cuda
+def test_a_gpu_is_measured(tmp_path):
+    """The table of epochs, the profiles and the trials, in a small size."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    rows = gpu.bench(device, str(tmp_path), quick=True)
+    assert all(row["epoch_s"] > 0 and row["bound_s"] > 0 for row in rows)
+    profiles.measure(device, str(tmp_path), quick=True)
+    (path,) = tmp_path.glob("gpu/*.json")
+    content = json.loads(path.read_text())
+    kernels = content["kernels"]
+    assert len(kernels) > 10 and not [row for row in kernels if "aten::" in row["kernel"]]
+    assert all(row["of_copy_rate"] > 0 for row in content["operations"])
+    assert [row for row in content["trials"] if row.get("failed")] == []

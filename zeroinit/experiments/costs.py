@@ -65,8 +65,8 @@ def gpu_hours(
 ) -> float:  # None: no epoch of this network was timed
     """Hours that one run of an experiment takes on the GPU whose epochs were timed.
 
-    Models were timed in their own size only. The fastest way to run one seed counts. A network that was timed in another precision than the
-    experiment's is taken as it was timed.
+    Models were timed in their own size only. The fastest way to run one seed counts. A network
+    that was timed in another precision than the experiment's is taken as it was timed.
     """
     if experiment.model_args:
         return None

@@ -20,6 +20,7 @@ import torch
 
 from ..basics.errors import Refused, shown
 from ..basics.files import at_root, ensure_writable
+from ..basics.output import say
 from ..data.batches import Batches, augmentation, pixel_scaling
 from ..data.datasets import holdout
 from ..diagnostics.probes import Gradients, Symmetry, Wake, layer_weights
@@ -51,9 +52,9 @@ from ..schemes.initialization import initialize
 from ..training.checkpoints import CheckpointMismatch, checkpoint_meta
 from ..training.hardware import MemoryMeter, check_speed, fast_layout
 from ..training.loop import fit_all, has_diverged
-from ..training.options import OTHER_MODE, precision_on
+from ..training.options import OTHER_MODE, describe_precision, precision_on
 from ..training.steps import recordable
-from ..training.together import ONE_AT_A_TIME, SIDE_BY_SIDE, STACKED, Trials, ways_on_gpu
+from ..training.together import STACKED, Trials, ways_on_gpu
 
 # %% ../../nbs/experiments/10_runner.ipynb #8d0e02fb
 def random_stream(
@@ -376,6 +377,8 @@ def _train(e, runs, images, quiet, speed, context):
         evals = _watch_all(evals, progress)
         other_mode_evals = _watch_all(other_mode_evals, progress)
 
+    if device.type == "cuda":
+        _log_precision(runs, quiet)
     torch.manual_seed(first.seed)
     with progress or nullcontext():
         results = fit_all(
@@ -415,6 +418,16 @@ def _trials_of(e, models, device, context):
         return Trials()
     kind = (repr(models[0]), e.dataset, e.batch_size, e.augment, e.precision, len(models))
     return context.remember(("ways", kind), lambda: Trials(ways_on_gpu(models[0])))
+
+
+def _log_precision(runs, quiet):
+    "Say in the logs what the runs compute with on a GPU, and print it if runs are not quiet."
+    e = runs[0].experiment
+    text = f"{e.protocol} protocol: {describe_precision(e.precision, 'cuda')}"
+    for seed_run in runs:
+        seed_run.log("precision", text)
+    if not quiet:
+        say(text)
 
 
 def _watch_all(evals, progress):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EPOCHS', 'EPOCHS_OF_A_TRIAL', 'Card', 'seconds_on', 'measure_card', 'Operation', 'CountWork', 'step_bound',
-           'TimedEpoch', 'time_epoch', 'machine_name', 'GPUFile', 'quick_epochs', 'bench', 'command_options', 'main']
+           'TimedEpoch', 'time_epoch', 'machine_name', 'GPUFile', 'quick_epochs', 'bench', 'command_options',
+           'gpu_command']
 
 # %% ../../nbs/publish/05_gpu.ipynb #64771261
 import argparse
@@ -334,7 +335,7 @@ def command_options(
     return parser
 
 
-def main(
+def gpu_command(
     argv: list = None,  # None: those of the command line
 ):
     "Measure and print the table of epochs."
@@ -346,4 +347,4 @@ def main(
 
 
 if __name__ == "__main__" and __spec__:  # python -m zeroinit.publish.gpu; a notebook has no spec
-    sys.exit(main())
+    sys.exit(gpu_command())

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROFILED', 'BASELINE', 'CHANGES', 'EVALUATION_BATCHES', 'quick_networks', 'profile_step', 'MasterAdam',
-           'BF16LayerNorm', 'Change', 'time_step', 'time_evaluation', 'trials', 'measure', 'main']
+           'BF16LayerNorm', 'StepChange', 'time_step', 'time_evaluation', 'trials', 'measure', 'profiles_command']
 
 # %% ../../nbs/publish/05_profiles.ipynb #1aa126aa
 import sys
@@ -243,7 +243,7 @@ def _compile_mode(mode):
 
 
 @dataclass(frozen=True)
-class Change:
+class StepChange:
     "Something that could make a step faster."
 
     name: str
@@ -255,17 +255,17 @@ class Change:
     speed: str = "auto"  # a name in SPEEDS
 
 
-BASELINE = Change("baseline")
+BASELINE = StepChange("baseline")
 _WITH_NORMS = ("mixer", "vit")
 CHANGES = (
-    Change("cuDNN benchmark mode", around=_cudnn_benchmark),
-    Change("LayerNorm in bf16", _WITH_NORMS, prepare=_use_bf16_layer_norms),
-    Change("bf16 weights, float32 masters", prepare=_round_weights, optimizer=MasterAdam),
-    Change("cuDNN attention", ("vit",), partial(sdpa_kernel, [SDPBackend.CUDNN_ATTENTION])),
-    Change("width 504 in place of 500", ("vit",), sizes=dict(width=504)),
-    Change("width 512 in place of 500", ("vit",), sizes=dict(width=512)),
-    Change("torch.compile", speed="compile"),
-    Change(
+    StepChange("cuDNN benchmark mode", around=_cudnn_benchmark),
+    StepChange("LayerNorm in bf16", _WITH_NORMS, prepare=_use_bf16_layer_norms),
+    StepChange("bf16 weights, float32 masters", prepare=_round_weights, optimizer=MasterAdam),
+    StepChange("cuDNN attention", ("vit",), partial(sdpa_kernel, [SDPBackend.CUDNN_ATTENTION])),
+    StepChange("width 504 in place of 500", ("vit",), sizes=dict(width=504)),
+    StepChange("width 512 in place of 500", ("vit",), sizes=dict(width=512)),
+    StepChange("torch.compile", speed="compile"),
+    StepChange(
         "torch.compile, max-autotune",
         around=partial(_compile_mode, "max-autotune-no-cudagraphs"),
         speed="compile",
@@ -277,7 +277,7 @@ EVALUATION_BATCHES = (1000, 2500, 5000, 10_000)  # images; the first is the one 
 def time_step(
     network: TimedEpoch,
     device: torch.device,
-    change: Change = BASELINE,
+    change: StepChange = BASELINE,
     steps: int = 40,  # of an epoch
     epochs: int = 3,  # the fastest counts; in the first, steps are recorded
 ) -> dict:  # ms of a step; s of the first epoch, in which steps are recorded or compiled
@@ -337,7 +337,7 @@ def trials(
     networks: Sequence[TimedEpoch],
     device: torch.device,
     evaluation_batches: Sequence[int] = EVALUATION_BATCHES,
-    changes: Sequence[Change] = CHANGES,
+    changes: Sequence[StepChange] = CHANGES,
     images: int = 10_000,  # that are evaluated
     **sizes,  # of `time_step`
 ) -> Iterator:  # of dicts; a row as soon as it is measured
@@ -410,7 +410,7 @@ def _line(row, names):
     return ", ".join(shown)
 
 
-def main(
+def profiles_command(
     argv: list = None,  # None: those of the command line
 ):
     "Profile the large networks, and try what could make them faster."
@@ -426,4 +426,4 @@ def main(
 
 
 if __name__ == "__main__" and __spec__:  # python -m zeroinit.publish.profiles
-    sys.exit(main())
+    sys.exit(profiles_command())

@@ -687,7 +687,8 @@ def run_state(job: Job) -> tuple:  # one of RUN_STATES; and words: an epoch, a r
     if status:
         return status, ""
     event, text = last_event(run_path(job.path, ".log"))
-    if event in ("start", "epoch") and is_locked(run_path(job.path, ".lock")):
+    is_under_way = event in ("start", "precision", "epoch")
+    if is_under_way and is_locked(run_path(job.path, ".lock")):
         return "running", text if event == "epoch" else ""
     status = _recorded_status(job.path)  # it may have been written since
     if status:

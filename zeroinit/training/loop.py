@@ -26,7 +26,6 @@ from .optimizers import Adam, make_optimizer, set_lr
 from .options import OTHER_MODE, Recipe, check_recipe, precision_on
 from .steps import Step, choose_execution, make_step
 from zeroinit.training.together import (
-    ONE_AT_A_TIME,
     PLAY,
     STACKED,
     Trials,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPEEDS', 'OPTIMIZER_NAMES', 'PRECISIONS', 'LAYOUTS', 'OTHER_MODE', 'LARGEST_FLOAT32', 'Recipe', 'check_recipe',
-           'precision_on']
+           'precision_on', 'describe_precision']
 
 # %% ../../nbs/training/00_options.ipynb #73b1dbed
 import math
@@ -88,3 +88,16 @@ def precision_on(
     if device_type != "cuda":
         return "float32"
     return "bf16" if precision == "autocast" else "tf32"
+
+# %% ../../nbs/training/00_options.ipynb #735e0c21
+def describe_precision(
+    precision: str,  # a name in PRECISIONS
+    device_type: str,  # cpu or cuda
+) -> str:
+    "What a run computes with, and on CUDA whether products are rounded to TF32, in words."
+    name = precision_on(precision, device_type)
+    if device_type != "cuda" or name in ("float64", "bf16"):
+        return name
+    if name == "tf32":
+        return "float32, convolutions and matrix products in TF32"
+    return "float32, TF32 off (PyTorch's default would use it for convolutions; see precision tf32)"
