@@ -165,6 +165,32 @@ def test_picking_changes_every_view(built, opened):
 
 
 @needs_chromium
+def test_the_schemes_are_sorted_by_any_column(built, opened):
+    page = opened(built)
+    turn_to(page, "league")
+    assert page.locator("#league").is_visible()
+    assert not page.locator("#runs").is_visible()
+
+    def column(number):
+        cells = page.locator(f"table.league tbody td:nth-child({number})")
+        return cells.evaluate_all("cells => cells.map(cell => cell.dataset.sort)")
+
+    accuracy = 5
+    button = page.locator(f"table.league th:nth-child({accuracy}) button")
+    for order in ("descending", "ascending"):
+        button.click()
+        values = column(accuracy)
+        known = [float(value) for value in values if value]
+        assert len(known) > 20
+        assert known == sorted(known, reverse=order == "descending")
+        assert values == [*values[: len(known)], *[""] * (len(values) - len(known))]
+        assert page.locator(f"th[aria-sort={order}]").count() == 1
+    page.locator(".sort-bar select").select_option("0")
+    schemes = column(1)
+    assert schemes == sorted(schemes)
+
+
+@needs_chromium
 def test_it_opens_on_few_schemes_of_one_setting(built, opened):
     page = opened(built)
     picks = dict(work="Schicho (2023)", dataset="MNIST", model="fnn", protocol="clean")

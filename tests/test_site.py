@@ -119,7 +119,7 @@ write_pages({str(out)!r}, {str(out / "nothing")!r})"""
     (out / "empty").mkdir()
     for name in ("index.html", "explorer.html"):
         shutil.copy(out / "html" / name, out / "empty" / name)
-    for name in ("index.md", "extra/explorer.html"):
+    for name in ("index.md", "league.md", "extra/explorer.html"):
         shutil.copy(out / "full/source" / name, out / "source" / name)
     build(call, out)
     return out / "html"
@@ -229,6 +229,15 @@ def test_gallery_has_every_figure_under_its_notebooks_title(read):
     page = read["gallery.html"]
     assert [heading for tag, heading in page.headings if tag == "h2"] == titles
     assert len(page.alts) == len(names)
+
+
+def test_schemes_are_a_table_to_sort(site, read):
+    assert "league.html" in read["index.html"].links
+    text = (site / "league.html").read_text()
+    table = re.search(r'<table class="[^"]*\bsortable\b.*?</table>', text, re.DOTALL)[0]
+    assert table.count("<tr") > 20
+    assert 'data-label="effective rank"' in table and 'data-sort="default"' in table
+    assert "table.sortable" in text  # the script
 
 
 def test_pictures_lead_to_their_full_size(site, read):

@@ -66,8 +66,8 @@ def _waking(found):
 
 
 def _final_rank(found):
-    "Mean effective rank after training of the first layer with the most neurons, and its name."
-    ranks, layer, neurons = [], "", 0
+    "Means after training of the first layer with the most neurons, and its name."
+    ranks, distinct, layer, neurons = [], [], "", 0
     for record in found:
         rows = record["probes"].get("symmetry", {}).get("rows", [])
         if not rows:
@@ -77,14 +77,16 @@ def _final_rank(found):
         layer, neurons = widest["layer"], widest["neurons"]
         if at_end["epoch"] > 0:
             ranks.append(at_end["rank"])
+            distinct.append(at_end["distinct"])
     rank = float(np.mean(ranks)) if ranks else math.nan
-    return dict(rank=rank, rank_of=layer, neurons=neurons)
+    different = float(np.mean(distinct)) if distinct else math.nan
+    return dict(rank=rank, distinct=different, rank_of=layer, neurons=neurons)
 
 # %% ../../nbs/evidence/06_league.ipynb #1c6ca9e3
 _LEAGUE_COLUMNS = [
     *("dataset", "model", "scheme", "kind", "n", "planned", "diverged"),
     *("accuracy", "low", "high", "scores", "share", "share_low", "share_high", "shares"),
-    *("last_wake", "asleep", "layers", "rank", "rank_of", "neurons", "seconds"),
+    *("last_wake", "asleep", "layers", "rank", "distinct", "rank_of", "neurons", "seconds"),
 ]
 
 
@@ -127,8 +129,9 @@ def league_table(
     diverged, seeds; accuracy on the test images (0 to 1) with low and high, its 95 % interval, and
     scores, that of each seed; share of default's accuracy with share_low, share_high and shares;
     last_wake, the update at which the last layer woke (NaN: not all did); asleep, layers that never
-    woke in some seed, of layers; rank, the final effective rank of the layer rank_of, which has
-    so many neurons; and seconds an epoch. A row without runs has n = 0.
+    woke in some seed, of layers; rank, the final effective rank of the layer rank_of, and distinct,
+    how many of its neurons differ in weights or bias; neurons, all of them; and seconds an epoch.
+    A row without runs has n = 0.
     """
     import pandas as pd
 

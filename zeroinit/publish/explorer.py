@@ -24,6 +24,7 @@ from ..basics.files import at_root, write_atomically
 from ..basics.names import printable
 from ..evidence.cells import WORDS, evidence_cells
 from ..evidence.claims import CLAIMS, DATASET_TITLES
+from ..evidence.league import league_table
 from ..evidence.verdicts import effects, verdicts
 from ..experiments.config import DEFAULTS, config_hash
 from ..experiments.frames import published, summary, to_frame
@@ -32,7 +33,14 @@ from ..experiments.records import records
 from ..experiments.suites import SUITES
 from ..figures.curves import mean_frame, rank_frame
 from ..figures.forest import ANSWER_STYLES
-from ..figures.style import PALETTE, SCHEME_LABELS, caption, run_keys, scheme_color
+from zeroinit.figures.style import (
+    PALETTE,
+    SCHEME_LABELS,
+    caption,
+    run_keys,
+    scheme_color,
+    scheme_colors,
+)
 from ..figures.waking import wake_frame
 from zeroinit.publish.evidence_table import (
     cell_words,
@@ -40,6 +48,12 @@ from zeroinit.publish.evidence_table import (
     map_legend,
     map_style,
     map_table,
+)
+from zeroinit.publish.league_table import (
+    SORT_SCRIPT,
+    SORT_STYLE,
+    league_html,
+    league_introduction,
 )
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00008
@@ -159,6 +173,14 @@ def _series_color(key):
 
     position = (math.log10(scale) + 7) / 11  # 1e-7 to 1e4
     return colors.to_hex(colormaps["viridis"](min(1.0, max(0.0, position))))
+
+
+def _series_colors(keys):
+    "Return a colour for each scheme of the page, no two the same."
+    of_figures = [key for key in keys if key not in EXTRA_SCHEMES]
+    of_figures = [key for key in of_figures if key in SCHEME_LABELS or not _bias_scale(key)]
+    colors = {key: _series_color(key) for key in keys}
+    return colors | scheme_colors(sorted(of_figures))
 
 
 def _scheme_words(key):
@@ -285,7 +307,7 @@ def experiment_table(
 
     names = [_series_names(group) for _, group in table.groupby(["runs", "key"])]
     table["series"] = pd.concat(names) if names else ""
-    table["color"] = table["key"].map(_series_color)
+    table["color"] = table["key"].map(_series_colors(table["key"].unique()))
     table["dash"] = _dashes(table)
     table["place"] = _places(table)
     table["opened"] = _opened(table)
@@ -934,6 +956,12 @@ def _embedded(data):
     "Return data as JSON for a script element, which ends at no part of it."
     return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
+# %% ../../nbs/publish/02_explorer.ipynb #44c535ca
+def _league_slot(found):
+    "Return the league table with its introduction."
+    table = league_html(league_table(found))
+    return f'{league_introduction()}<div class="scrolls">{table}</div>'
+
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00052
 def _slots(found, results_root):
     "Return what fills the page's slots if there are records."
@@ -974,6 +1002,9 @@ def _slots(found, results_root):
         map=map_legend() + f'<div class="scrolls">{map_table(cells, clickable=True)}</div>',
         mapstyle=map_style(),
         verdicts=_verdict_table(judged),
+        league=_league_slot(found),
+        sortscript=SORT_SCRIPT,
+        sortstyle=SORT_STYLE,
         bundle=bundle().replace("</script", "<\\/script"),
         foot=html.escape(caption(runs)),
     )

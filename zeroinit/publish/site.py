@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['N_SHOWN_ROWS', 'PACKAGES', 'TOC_SECTIONS', 'last_sentence', 'notebook_heading', 'figure_title', 'alt_text',
            'only_tests', 'drop_external_resources', 'fold_long_tables', 'prepare_notebook', 'adapt_links', 'Parameter',
-           'Signature', 'signature', 'public_methods', 'function_entry', 'module_page', 'gallery_page', 'bibtex',
-           'citation_page', 'responsive_table', 'adapt_to_narrow_screens', 'mathml', 'table_of_contents', 'write_pages']
+           'Signature', 'signature', 'public_methods', 'function_entry', 'module_page', 'gallery_page', 'league_page',
+           'bibtex', 'citation_page', 'responsive_table', 'adapt_to_narrow_screens', 'mathml', 'table_of_contents',
+           'write_pages']
 
 # %% ../../nbs/publish/03_site.ipynb #e8365254
 import ast
@@ -465,6 +466,27 @@ def gallery_page(
     )
     return "\n\n".join([introduction, *entries]) + "\n"
 
+# %% ../../nbs/publish/03_site.ipynb #f3bfec8c
+def league_page(
+    found: list,  # of `experiments.records`
+) -> str:  # markdown
+    "Return the page of the league table, with its script."
+    from zeroinit.evidence.league import league_table
+    from zeroinit.publish.league_table import (
+        SORT_SCRIPT,
+        SORT_STYLE,
+        league_html,
+        league_introduction,
+    )
+
+    content = f"{league_introduction()}\n{league_html(league_table(found))}"
+    raw = f"<style>{SORT_STYLE}</style>\n{content}\n<script>{SORT_SCRIPT}</script>"
+    links = (
+        "[The figure](nbs/figures/fig_league.ipynb) shows the same numbers. "
+        "[The story](nbs/stories/story_league.ipynb) says what was predicted and what came out."
+    )
+    return f"# All schemes side by side\n\n{links}\n\n```{{raw}} html\n{raw}\n```\n"
+
 # %% ../../nbs/publish/03_site.ipynb #3a91c0f0
 def _bibtex_author(person):
     names = [person.get("family-names"), person.get("given-names")]
@@ -651,6 +673,7 @@ TOC_SECTIONS = {
         "docs/methods",
         "docs/related",
     ],
+    "Findings of our own": ["league", "nbs/figures/fig_league", "nbs/stories/story_league"],
     "Tutorials": [
         "nbs/lesson",
         "docs/rerun",
@@ -672,19 +695,24 @@ TOC_SECTIONS = {
     **{f"Notebooks: {package}": [f"nbs/{package}/[0-9]*"] for package in PACKAGES},
     "Function reference": [f"api/{package}/*" for package in PACKAGES],
     "More": ["docs/*", "cite"],
-}  # caption -> patterns of pages; a page stands in the first section that names it
+}  # caption -> names and patterns of pages; see `table_of_contents`
 
 # %% ../../nbs/publish/03_site.ipynb #c26e3c0b
 def table_of_contents(
     out: Path,  # folder of pages
 ) -> str:  # markdown
-    "Return the table of contents in the site's margin: the pages that exist, in sections."
+    """Return the table of contents in the site's margin: the pages that exist, in sections.
+
+    A page stands in the section that has its name, or else in the first with a pattern that fits.
+    """
+    named = {name for patterns in TOC_SECTIONS.values() for name in patterns}
     listed, parts = set(), []
     for caption, patterns in TOC_SECTIONS.items():
         names = []
         for pattern in patterns:
             files = [p for p in sorted(out.glob(f"{pattern}.*")) if p.suffix in (".md", ".ipynb")]
-            names += [p.relative_to(out).with_suffix("").as_posix() for p in files]
+            found = [p.relative_to(out).with_suffix("").as_posix() for p in files]
+            names += [name for name in found if name == pattern or name not in named]
         names = [name for name in dict.fromkeys(names) if name not in listed]
         listed.update(names)
         if names:
@@ -714,7 +742,7 @@ def _write_first_page(top, out, repository, results_root):
         "<a href='explorer.html'>Explore the records</a>: pick models, schemes and protocols; "
         "one page, which also works from a disk without network. "
         "<a href='explorer.html#evidence'>The map of the evidence</a> leads from each part of a "
-        "claim to its runs."
+        "claim to its runs. [All schemes side by side](league.md) is a table to sort."
     )
     if not records(results_root, probes=False):
         warning = (
@@ -758,6 +786,8 @@ def write_pages(
     results_root: str | Path = "results",  # folder of records, for the explorer
 ) -> Path:  # the folder that Sphinx reads
     "Write all that Sphinx builds the site from. Raise `Refused` outside a checkout."
+    from zeroinit.experiments.records import records
+
     top, repository = root(), _repository()
     if not (top / "docs/conf.py").exists():
         raise Refused(f"there is no docs/conf.py in {top}; the site is built inside a checkout")
@@ -776,5 +806,6 @@ def write_pages(
         (out / "docs" / path.name).write_text(adapt_links(path.read_text(), "docs", repository))
     (out / "gallery.md").write_text(gallery_page(top))
     (out / "cite.md").write_text(citation_page(top))
+    (out / "league.md").write_text(league_page(records(at_root(results_root))))
     _write_first_page(top, out, repository, at_root(results_root))
     return out
