@@ -67,7 +67,7 @@ def _plan_all(args):
     print(format_table(rows))
     total = rows[-1]
     if total["gpu_hours"] is None:
-        print("no epoch was timed on a CUDA GPU yet; see docs/cuda.md")
+        print("no epoch was timed on a CUDA GPU yet; see docs/offline.md")
         return
     text = f"{total['runs']} runs take {total['gpu_hours']:.0f} GPU hours from nothing, "
     text += f"{total['gpu_hours_left']:.0f} from here, one run at a time"
