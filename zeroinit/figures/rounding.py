@@ -12,9 +12,17 @@ import numpy as np
 import pandas as pd
 
 from ..diagnostics.layer_map import figure_style
+from ..experiments.config import model_label
 from ..experiments.frames import to_frame, wake_updates
 from ..experiments.suites import NORMS, SHORTCUTS
-from .style import PALETTE, NothingToDraw, caption, panels, sign_figure
+from zeroinit.figures.style import (
+    PALETTE,
+    NothingToDraw,
+    caption,
+    panels,
+    sign_figure,
+    title_figure,
+)
 
 # %% ../../nbs/figures/10_rounding.ipynb #679a686d
 _WAYS = {  # epsilon, memory layout: how it is drawn
@@ -74,18 +82,25 @@ def _draw_accuracies(ax, records):
 
 def _draw_sizes(ax, frame):
     "Draw the size of each layer's first gradient; a layer that never woke is at the bottom."
-    asleep = 1e-12
+    lowest, asleep = 1e-11, 1e-14  # where tiny and missing gradients are drawn
     for way, style in _WAYS.items():
         runs = frame[(frame["eps"] == way[0]) & (frame["layout"] == way[1])]
         for _, run in runs.groupby("seed"):
-            sizes = run["size"].astype(float).clip(lower=10 * asleep).fillna(asleep)
+            sizes = run["size"].astype(float).clip(lower=lowest).fillna(asleep)
             ax.plot(run["depth"], sizes, ".-", color=style["color"], lw=0.8, alpha=0.6)
     ax.set_yscale("log")
-    ax.set_ylim(asleep / 3, 100)
-    ticks = [asleep, 10 * asleep, 1e-8, 1e-4, 1]
+    ax.set_ylim(asleep / 3, 1e7)  # with room for a legend
+    ticks = [asleep, lowest, 1e-8, 1e-4, 1]
     ax.set_yticks(ticks, ["never", "≤ 1e-11", "1e-8", "1e-4", "1"])
     layers = frame.drop_duplicates("depth")
     ax.set_xticks(layers["depth"], layers["layer"], rotation=60, ha="right", fontsize=8)
+
+
+def _network_of(config):
+    "The network with its arguments, except epsilon."
+    args = dict(config.get("model_args") or {})
+    args.pop("norm_eps", None)
+    return model_label(config["model"], args)
 
 
 @figure_style()
@@ -102,7 +117,7 @@ def rounding(
         raise NothingToDraw("there are no records of this; `zeroinit run rounding` makes them")
     frame = rounding_frame(from_zero)
     columns = sorted(set(zip(frame["precision"], -frame["batch_size"], strict=True)))
-    fig, axes = panels(len(columns), 4.4, 3.3, 2)
+    fig, axes = panels(len(columns), 5.5 if len(columns) == 1 else 4.4, 3.3, 2)
     for i, (precision, minus_size) in enumerate(columns):
         how = dict(precision=precision, batch_size=-minus_size)
         above, below = axes[i], axes[len(columns) + i]
@@ -120,9 +135,11 @@ def rounding(
         here = (frame["precision"] == precision) & (frame["batch_size"] == how["batch_size"])
         _draw_sizes(below, frame[here])
     axes[0].set_ylabel("test accuracy")
-    axes[0].legend(fontsize=7, loc="upper left")
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[len(columns)].legend(handles, labels, fontsize=7, loc="upper left", framealpha=1)
     axes[len(columns)].set_ylabel("size of the first gradient")
-    fig.suptitle(title, fontsize=13)
+    networks = dict.fromkeys(_network_of(record["config"]) for record in from_zero)
+    title_figure(fig, title, f"{', '.join(networks)} on CIFAR-10")
     remark = "thin lines: single seeds; grey line: chance; size: largest entry of the gradient"
     sign_figure(fig, caption(to_frame(from_zero), remark))
     return fig
