@@ -18,7 +18,7 @@ from zeroinit.evidence.cells import (
     describe_cell,
     evidence_cells,
 )
-from .claims import CLAIMS, Runs
+from .claims import CLAIMS, FINDINGS, Runs
 from ..experiments.records import is_done, read_record, records, results_path
 
 # %% ../../nbs/evidence/04_sources.ipynb #1f30cb59
@@ -81,18 +81,19 @@ def _describe(cell, results_root):
 
 
 def describe_evidence(
-    claim_id: str,  # as S3
+    claim_id: str,  # as S3, or a finding as Z4
     results_root: str | Path = "results",  # folder of records
 ) -> str:
-    """A claim, its status and its cells, each with the records behind it.
+    """A claim or a finding, its status and its cells, each with the records behind it.
 
-    Raise `Refused` for a claim that neither work makes.
+    Raise `Refused` for a claim that there is not.
     """
-    claim = CLAIMS[pick(claim_id, CLAIMS, "claim")]
+    known = CLAIMS | FINDINGS
+    claim = known[pick(claim_id, known, "claim")]
     found = records(results_root)
     evidence = CellEvidence(found)
-    table = evidence_cells(found)
-    of_claim = table[(table["claim"] == claim_id) & (table["protocol"] == "clean")]
+    table = evidence_cells(found, claims={claim_id: claim})
+    of_claim = table[table["protocol"] == "clean"]
     paragraphs = [
         f"{claim_id}  {claim.statement} ({claim.source})\n"
         f"settings, clean protocol: {claim_status(of_claim)}"

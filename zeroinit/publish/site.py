@@ -673,7 +673,15 @@ TOC_SECTIONS = {
         "docs/methods",
         "docs/related",
     ],
-    "Findings of our own": ["league", "nbs/figures/fig_league", "nbs/stories/story_league"],
+    "Findings of our own": [
+        "league",
+        "nbs/stories/story_league",
+        "nbs/stories/story_norms",
+        "nbs/stories/story_rounding",
+        "nbs/figures/fig_league",
+        "nbs/figures/fig_norms",
+        "nbs/figures/fig_rounding",
+    ],
     "Tutorials": [
         "nbs/lesson",
         "docs/rerun",
