@@ -24,12 +24,12 @@ _ENVIRONMENT = ("device", "torch", "threads", "git", "dirty", "zeroinit")
 
 def _run_columns(record):
     "What a frame says about a run, the same in all of its epochs."
-    config = record["config"]
+    config = DEFAULTS | record["config"]  # a setting that its version did not have is its default
     return {
         **config,
-        "model": model_label(config["model"], config.get("model_args")),
+        "model": model_label(config["model"], config["model_args"]),
         "base_model": config["model"],
-        "model_args": json.dumps(config.get("model_args")),
+        "model_args": json.dumps(config["model_args"]),
         "init_args": json.dumps(config["init_args"]),
         "scheme": scheme_label(config["init"], config["init_args"]),
         "seed": record["seed"],

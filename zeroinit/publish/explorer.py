@@ -98,7 +98,7 @@ def _work_label(model):
 
 def _length_words(row, in_suite):
     "Return how long an experiment trains, in words, and whether it is a user's own."
-    protocol = protocol_settings(row.model, row.dataset, row.protocol, row.init)
+    protocol = protocol_settings(row.base_model, row.dataset, row.protocol, row.init)
     has_all_images = pd.isna(row.train_size)
     if has_all_images and row.epochs == protocol["epochs"]:
         length = FULL_LENGTH
@@ -111,7 +111,7 @@ def _length_words(row, in_suite):
 
 def _deviations(row):
     "Return the settings of an experiment that its protocol sets differently."
-    protocol = protocol_settings(row.model, row.dataset, row.protocol, row.init)
+    protocol = protocol_settings(row.base_model, row.dataset, row.protocol, row.init)
     prescribed = {k: v for k, v in (DEFAULTS | protocol).items() if k in row._fields}
     return [k for k, v in prescribed.items() if str(getattr(row, k)) != str(v)]
 
@@ -125,7 +125,7 @@ def _one_row_each(frame, suites_of):
     table = frame.drop_duplicates("hash").reset_index(drop=True)
     lengths = [_length_words(row, row.hash in suites_of) for row in table.itertuples()]
     return table.assign(
-        work=[_work_label(model) for model in table["model"]],
+        work=[_work_label(model) for model in table["base_model"]],
         length=lengths,
         deviations=[_deviations(row) for row in table.itertuples()],
         dataset=table["dataset"].replace(DATASET_TITLES),
@@ -205,7 +205,7 @@ def _setting_words(setting, value):
     return f"{setting} {value}"
 
 
-_NOT_IN_NAMES = ("init", "init_args", "model", "dataset", "protocol", "train_size")
+_NOT_IN_NAMES = ("init", "init_args", "model", "model_args", "dataset", "protocol", "train_size")
 
 
 def _series_names(group):
