@@ -51,7 +51,9 @@ def finding_lines(
         for part, its_rows in rows.groupby("part", sort=False):
             counts = count_words(its_rows)
             parts.append(f"{part}: {counts}" if part else counts)
-        lines.append(f"{finding} {FINDINGS[finding].statement}: {'; '.join(parts)}.")
+        counted = "; ".join(parts)
+        counted = counted[:1].upper() + counted[1:]
+        lines.append(f"{finding} {FINDINGS[finding].statement}. {counted}.")
     return lines
 
 

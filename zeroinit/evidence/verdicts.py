@@ -498,13 +498,13 @@ def _published_value(side, work):  # `claims.Runs` or a number; a work as in pub
         return side
     settings = side.settings
     scheme = scheme_label(settings["init"], settings.get("init_args"))
-    if (settings["model"], scheme) == ("resnet50", "bias_normal"):
+    if (settings.get("model"), scheme) == ("resnet50", "bias_normal"):
         scheme = "published_resnet50_normal"  # what the work shows for it (PAPERS' first flaw)
     table = _published_with_schemes()
     rows = table[
         (table.work == work)
-        & (table.dataset == settings["dataset"])
-        & (table.model == settings["model"])
+        & (table.dataset == settings.get("dataset"))
+        & (table.model == settings.get("model"))
         & (table.scheme == scheme)
     ]
     # the best of many epochs comes last
