@@ -206,7 +206,7 @@ def test_the_record_keeps_the_way(model, ways, tmp_path):
     """The ways are timed in the first runs of a process, and known to the ones that follow."""
     context = RunContext()
     for init in ("default", "bias_normal"):
-        e = resolve(dataset="digits", model=model, init=init, epochs=20)
+        e = resolve(dataset="digits", model=model, init=init, epochs=50)
         options = dict(seeds=3, together=3, quiet=True, device="cuda", context=context)
         for record in run(e, results_root=str(tmp_path / "results"), **options):
             seconds = record["env"]["seconds_of_ways"]

@@ -416,8 +416,9 @@ def _trials_of(e, models, device, context):
     """
     if device.type == "cpu":
         return Trials()
+    ways = ways_on_gpu(models[0], e.epochs)
     kind = (repr(models[0]), e.dataset, e.batch_size, e.augment, e.precision, len(models))
-    return context.remember(("ways", kind), lambda: Trials(ways_on_gpu(models[0])))
+    return context.remember((ways, kind), lambda: Trials(ways))
 
 
 def _log_precision(runs, quiet):
