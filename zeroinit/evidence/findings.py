@@ -31,11 +31,14 @@ def count_words(
 ) -> str:  # as "holds in 1 of 14, not run in 13"
     "In how many of some cells a statement holds, fails, and so on."
     counts = cells["word"].value_counts()
-    parts = [f"{word} in {counts[word]}" for word in _ORDER if word in counts]
+    words = [word for word in _ORDER if word in counts]
+    if words == ["not run"] or len(cells) == 1:
+        return words[0]
+    if len(words) == 1:
+        return f"{words[0]} in all {len(cells)}"
+    parts = [f"{word} in {counts[word]}" for word in words]
     if parts:
-        first = parts[0].replace(" in ", " in all ") if len(parts) == 1 else parts[0]
-        total = "" if len(parts) == 1 else f" of {len(cells)}"
-        parts[0] = first + total
+        parts[0] += f" of {len(cells)}"
     return ", ".join(parts)
 
 # %% ../../nbs/evidence/05_findings.ipynb #64b09786
