@@ -205,7 +205,7 @@ def _describe_cell(rows):
     text = f"signal in {number} of {layers}"
     if least == layers:
         last = rows["update"].max()
-        return f"{text}\nlast to wake: update {last:.0f}", _CELL_COLORS["all"]
+        return f"{text}\nfrom update {last:.0f} on", _CELL_COLORS["all"]
     if "rounding" in counts:
         text += f"\nrounding in {counts['rounding'].max()}"
     return text, _CELL_COLORS["some" if most else "no"]
@@ -225,7 +225,7 @@ def signal_table(
         raise NothingToDraw("there are no records of this; `zeroinit run wave-by-norm` makes them")
     optimizers = list(dict.fromkeys(frame["optimizer"]))
     norms = [norm for norm in NORMS if norm in set(frame["norm"])]
-    fig, axes = panels(len(optimizers), 6.2, 0.62 * len(norms) + 1.4)
+    fig, axes = panels(len(optimizers), 5.4, 0.62 * len(norms) + 1.4)
     for ax, optimizer in zip(axes, optimizers, strict=True):
         for y, norm in enumerate(norms):
             for x, shortcut in enumerate(SHORTCUTS):
@@ -235,13 +235,17 @@ def signal_table(
                 ax.fill_between([x, x + 1], y, y + 1, color=color, ec="white", lw=2)
                 ax.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8)
         ax.set(xlim=(0, len(SHORTCUTS)), ylim=(len(norms), 0), title=optimizer)
-        ax.set_xticks(np.arange(len(SHORTCUTS)) + 0.5, list(SHORTCUTS))
-        ax.set_yticks(np.arange(len(norms)) + 0.5, norms)
+        shortcuts = [shortcut.replace(" ", "\n") for shortcut in SHORTCUTS]
+        ax.set_xticks(np.arange(len(SHORTCUTS)) + 0.5, shortcuts, fontsize=10)
+        ax.set_yticks(np.arange(len(norms)) + 0.5, norms if ax is axes[0] else [""] * len(norms))
         ax.grid(False)
         ax.tick_params(length=0)
         for spine in ax.spines.values():
             spine.set_visible(False)
     fig.suptitle(title, fontsize=13)
-    remark = "signal: the first gradient is within a factor of 10 the same in float32 and float64"
+    remark = (
+        "numbers of layers; signal: the first gradient has the same size, within a factor of 10, "
+        "in float32 and in float64"
+    )
     sign_figure(fig, caption(to_frame(found), remark))
     return fig
