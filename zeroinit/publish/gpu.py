@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EPOCHS', 'EPOCHS_OF_A_TRIAL', 'Card', 'seconds_on', 'measure_card', 'Operation', 'CountWork', 'step_bound',
            'TimedEpoch', 'time_epoch', 'machine_name', 'GPUFile', 'quick_epochs', 'bench', 'command_options',
-           'gpu_command']
+           'read_command', 'gpu_command']
 
 # %% ../../nbs/publish/05_gpu.ipynb #64771261
 import argparse
@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from ..basics.errors import Refused
 from ..basics.files import at_root, write_atomically
 from ..experiments.records import environment
 from ..experiments.resolve import image_shape
@@ -32,7 +33,6 @@ from ..experiments.runner import find_device
 from ..models.networks import build
 from .benchmarks import epoch_times, fastest
 from ..sweep.driver import format_table
-from ..training.optimizers import Adam
 from ..training.together import Trials, ways_on_gpu
 
 # %% ../../nbs/publish/05_gpu.ipynb #98a09725
@@ -324,26 +324,44 @@ def _text(value):
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 # %% ../../nbs/publish/05_gpu.ipynb #81ed8146
+def _device(name):
+    "The device of an option; what it must be is told as argparse tells it."
+    try:
+        return find_device(name)
+    except Refused as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def command_options(
     description: str,  # of the command
 ):  # an ArgumentParser
     "The options of the commands that measure a GPU."
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument("--device", default="auto", type=_device, help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--results-root", default="results", help="folder of records")
     parser.add_argument("--quick", action="store_true", help="a few images, as a rehearsal")
     return parser
+
+
+def read_command(
+    parser: argparse.ArgumentParser,  # of `command_options`
+    argv: list = None,  # None: those of the command line
+):  # the arguments, with a device
+    "Parse a command; end it with a message, and exit code 2, if it measures no GPU."
+    args = parser.parse_args(argv)
+    if args.device.type != "cuda" and not args.quick:
+        parser.error("there is no CUDA GPU here; --quick rehearses the measurement on a CPU")
+    if args.quick and args.results_root == "results":
+        args.results_root = ".runs/quick"  # few images are no measurement
+    return args
 
 
 def gpu_command(
     argv: list = None,  # None: those of the command line
 ):
     "Measure and print the table of epochs."
-    args = command_options("Time epochs of the networks of both works.").parse_args(argv)
-    root = args.results_root
-    if args.quick and root == "results":
-        root = ".runs/quick"  # few images make no benchmark
-    bench(find_device(args.device), root, args.quick)
+    args = read_command(command_options("Time epochs of the networks of both works."), argv)
+    bench(args.device, args.results_root, args.quick)
 
 
 if __name__ == "__main__" and __spec__:  # python -m zeroinit.publish.gpu; a notebook has no spec

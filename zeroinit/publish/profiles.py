@@ -23,7 +23,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from ..data.batches import Batches
 from ..experiments.resolve import image_shape
-from ..experiments.runner import find_device
 from ..models.networks import build
 from zeroinit.publish.gpu import (
     Card,
@@ -32,6 +31,7 @@ from zeroinit.publish.gpu import (
     TimedEpoch,
     command_options,
     measure_card,
+    read_command,
     seconds_on,
 )
 from ..training.hardware import hardware_settings
@@ -418,11 +418,8 @@ def profiles_command(
     parser.add_argument(
         "--seconds", type=float, default=240, help="after which no trial begins (default: 240)"
     )
-    args = parser.parse_args(argv)
-    root = args.results_root
-    if args.quick and root == "results":
-        root = ".runs/quick"  # small networks make no profile
-    measure(find_device(args.device), root, args.quick, args.seconds)
+    args = read_command(parser, argv)
+    measure(args.device, args.results_root, args.quick, args.seconds)
 
 
 if __name__ == "__main__" and __spec__:  # python -m zeroinit.publish.profiles
