@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..basics.errors import pick
-from ..experiments.suites import NORMS, SHORTCUTS, SUITES
+from ..experiments.suites import COMPARED_NORMS, COMPARED_SHORTCUTS, SUITES
 
 # %% ../../nbs/evidence/01_claims.ipynb #c1a00006
 MARGIN = {  # of accuracy
@@ -712,10 +712,10 @@ def _norm_checks():
     margin = MARGIN["cifar10"]
     checks = []
     for optimizer in ("adam", "sgd"):
-        for norm, (norm_args, shifts) in NORMS.items():
+        for norm, (norm_args, shifts) in COMPARED_NORMS.items():
             seals = norm == "batch norm"
             within = no_better(margin) if seals else above(margin)
-            for shortcut, (shortcut_args, skipped) in SHORTCUTS.items():
+            for shortcut, (shortcut_args, skipped) in COMPARED_SHORTCUTS.items():
                 settings = dict(
                     model_args=_NO_ROUNDING | norm_args | shortcut_args,
                     init="bias_normal",
