@@ -214,7 +214,7 @@ OPTIONS = (
         "together",
         "int",
         None,
-        "seeds trained as one; None: as many as measured faster",
+        "seeds trained in one process; None: as many as are faster",
         least=1,
     ),
     _setting(

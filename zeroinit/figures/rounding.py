@@ -6,8 +6,6 @@
 __all__ = ['rounding_frame', 'draw_rounding', 'signal_frame', 'signal_table']
 
 # %% ../../nbs/figures/10_rounding.ipynb #81a9f3bb
-import json
-
 import numpy as np
 import pandas as pd
 
