@@ -19,6 +19,7 @@ MODULES_NOW = {  # relative imports of any version of the claims file -> where t
     "..basics.errors": "zeroinit.basics.errors",
     "..experiments.suites": "zeroinit.experiments.suites",
 }
+NAMES_NOW = {"NORMS": "COMPARED_NORMS", "SHORTCUTS": "COMPARED_SHORTCUTS"}  # of what was renamed
 
 
 def git(*arguments):
@@ -42,6 +43,9 @@ def with_imports_of_today(source):
         if isinstance(node, ast.ImportFrom) and node.level:
             node.module = MODULES_NOW["." * node.level + node.module]
             node.level = 0
+            for alias in node.names:
+                alias.asname = alias.asname or alias.name
+                alias.name = NAMES_NOW.get(alias.name, alias.name)
     return tree
 
 
