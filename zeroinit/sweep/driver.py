@@ -154,11 +154,13 @@ class CostEstimator:
     def __init__(
         self,
         root: Path,  # folder of records
-        newest: int = 30,  # number of records to read, for each model on each data set
+        newest: int = 100,  # number of records to read, for each model on each data set
+        of_each: int = 3,  # at most so many of them of one experiment
         kind: str = None,  # of machine whose records count: cuda, cpu; None: this machine's
     ):
         self.root = root
         self.newest = newest
+        self.of_each = of_each
         self.kind = machine_kind() if kind is None else kind
         self.known = {}  # data set and model: list of _Cost
 
@@ -172,10 +174,15 @@ class CostEstimator:
         return [cost for cost in of_network if cost.kind == self.kind]
 
     def _read_costs(self, folder):
-        files = folder.glob("*/seed*.json")
-        newest = sorted(files, key=_time_of_change, reverse=True)[: self.newest]
+        by_experiment = {}  # its folder: number of its records
         costs = []
-        for path in newest:
+        for path in sorted(folder.glob("*/seed*.json"), key=_time_of_change, reverse=True):
+            if len(costs) == self.newest:
+                break
+            n_before = by_experiment.get(path.parent, 0)
+            if n_before == self.of_each:
+                continue
+            by_experiment[path.parent] = n_before + 1
             try:
                 record = read_record(path, probes=False)
             except Refused:
