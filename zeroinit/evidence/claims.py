@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..basics.errors import pick
-from ..experiments.suites import COMPARED_NORMS, COMPARED_SHORTCUTS, SUITES
+from ..experiments.suites import COMPARED_NORMS, COMPARED_SHORTCUTS, EXACT_EPS, SUITES
 
 # %% ../../nbs/evidence/01_claims.ipynb #c1a00006
 MARGIN = {  # of accuracy
@@ -628,7 +628,7 @@ def add_finding(
     FINDINGS[id] = Claim(id, "zeroinit", statement, source, checks, **more)
 
 # %% ../../nbs/evidence/01_claims.ipynb #c36ad095
-_NO_ROUNDING = dict(norm_eps=2**-16)
+_NO_ROUNDING = dict(norm_eps=EXACT_EPS)
 _ROUNDED = {  # name: arguments of the model, layout
     "epsilon 1e-5, plain layout": ({}, "contiguous"),
     "epsilon 2**-16, fast layout": (_NO_ROUNDING, None),

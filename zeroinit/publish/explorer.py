@@ -27,7 +27,7 @@ from ..evidence.claims import CLAIMS, DATASET_TITLES
 from ..evidence.league import league_table
 from ..evidence.verdicts import effects, verdicts
 from ..experiments.config import DEFAULTS, config_hash
-from ..experiments.frames import published, summary, to_frame
+from ..experiments.frames import published, setting_text, summary, to_frame
 from ..experiments.protocols import WORK_OF, protocol_settings
 from ..experiments.records import records
 from ..experiments.suites import SUITES
@@ -114,16 +114,11 @@ def _length_words(row, in_suite):
     return length if in_suite else f"own runs, {length}"
 
 
-def _text_of(value):
-    "A setting as text; pandas makes NaN of a missing one."
-    return "None" if pd.isna(value) else str(value)
-
-
 def _deviations(row):
     "Return the settings of an experiment that its protocol sets differently."
     protocol = protocol_settings(row.base_model, row.dataset, row.protocol, row.init)
     prescribed = {k: v for k, v in (DEFAULTS | protocol).items() if k in row._fields}
-    return [k for k, v in prescribed.items() if _text_of(getattr(row, k)) != _text_of(v)]
+    return [k for k, v in prescribed.items() if setting_text(getattr(row, k)) != setting_text(v)]
 
 
 def _one_row_each(frame, suites_of):
@@ -225,7 +220,7 @@ _NOT_IN_NAMES = ("init", "init_args", "model", "model_args", "dataset", "protoco
 def _series_names(group):
     "Return a name for each experiment of one group and scheme: the scheme, and what differs."
     in_names = [k for k in DEFAULTS if k not in _NOT_IN_NAMES]
-    n_values = {k: group[k].map(_text_of).nunique() for k in in_names}
+    n_values = {k: group[k].map(setting_text).nunique() for k in in_names}
     differing = [k for k, n in n_values.items() if n > 1]
     if "optimizer" in differing and "lr" in differing:
         differing.remove("lr")  # each optimizer has a rate of its own

@@ -208,22 +208,17 @@ def _score_text(value):
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def _setting_text(value):
-    "A setting as text; pandas makes NaN of a missing one."
-    is_missing = isinstance(value, float) and math.isnan(value)
-    return "None" if is_missing else str(value)
-
-
 def _differing_settings(frame):
     "For each hash, the settings in which it differs from rows that look like it; as a=1, b=2."
     from zeroinit.experiments.config import DEFAULTS
+    from zeroinit.experiments.frames import setting_text
 
     differences = {}
     for _, group in frame.drop_duplicates("hash").groupby(list(_VISIBLE)):
-        names = [name for name in DEFAULTS if group[name].map(_setting_text).nunique() > 1]
+        names = [name for name in DEFAULTS if group[name].map(setting_text).nunique() > 1]
         for _, row in group.iterrows():
             differences[row["hash"]] = ", ".join(
-                f"{name}={_setting_text(row[name])}" for name in names
+                f"{name}={setting_text(row[name])}" for name in names
             )
     return differences
 
