@@ -33,7 +33,7 @@ def records_behind(
             continue
         experiment, seeds = side.find(cell.protocol)
         paths = [results_path(results_root, experiment, seed) for seed in seeds]
-        name = f"{experiment.model} {experiment.scheme}"
+        name = f"{experiment.network} {experiment.scheme}"
         sides.append((name, [path for path in paths if is_done(path)]))
     return sides
 

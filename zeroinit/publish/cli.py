@@ -244,12 +244,13 @@ def _verify(args):
 
 def _record_text(record):
     "What a record's run was, how long it took, and where."
-    from zeroinit.experiments.config import scheme_label
+    from zeroinit.experiments.config import model_label, scheme_label
     from zeroinit.experiments.progress import duration_text
 
     config, env = record["config"], record["env"]
     scheme = scheme_label(config["init"], config["init_args"])
-    run = f"{config['dataset']} {config['model']} {scheme} {config['protocol']}"
+    model = model_label(config["model"], config.get("model_args"))
+    run = f"{config['dataset']} {model} {scheme} {config['protocol']}"
     epochs = len(record["history"])
     text = f"{run} seed {record['seed']}: {epochs} epoch{'s' if epochs > 1 else ''} took"
     text += f" {duration_text(record['wall_s'])} on {env['device']}"
