@@ -58,7 +58,7 @@ def _with_fresh_seeds(check, protocol):
     fresh = _FRESH_SUITES.get((settings.get("model"), settings.get("dataset")))
     if fresh is None or protocol != "clean" or not isinstance(check.against, Runs):
         return check
-    sides = [Runs(fresh, side.settings) for side in (check.ours, check.against)]
+    sides = [replace(side, suite=fresh) for side in (check.ours, check.against)]
     if any(side.find(protocol) is None for side in sides):
         return check
     return replace(check, ours=sides[0], against=sides[1])

@@ -14,7 +14,7 @@ from itertools import chain
 
 import numpy as np
 
-from .claims import CLAIMS, Check, Claim, Runs
+from .claims import CLAIMS, Check, Claim, Runs, TruncatedRuns
 from zeroinit.evidence.statistics import (
     Effect,
     estimate_effect,
@@ -26,7 +26,13 @@ from zeroinit.evidence.statistics import (
     seeds_needed,
 )
 from ..experiments.config import config_hash, scheme_label
-from ..experiments.frames import published, scores, to_frame, wake_updates
+from zeroinit.experiments.frames import (
+    published,
+    scores,
+    to_frame,
+    truncated_scores,
+    wake_updates,
+)
 from ..experiments.records import records
 from ..experiments.suites import SUITES
 
@@ -43,8 +49,10 @@ class Evidence:
     def __init__(self, found):  # list of `experiments.records`
         self.scores = {}  # experiment's hash: {seed: score}
         self.orders = {}  # experiment's hash: {seed: whether its layers woke in order}
+        self.truncated = {}  # rank: {experiment's hash: {seed: score}}
         self._add_scores([record for record in found if _has_accuracy(record)])
         self._add_orders(found)
+        self._add_truncated(found)
 
     def _add_scores(self, found):
         if not found:
@@ -59,9 +67,18 @@ class Evidence:
                 orders = self.orders.setdefault(config_hash(record["config"]), {})
                 orders[record["seed"]] = wakes_in_order(record)
 
+    def _add_truncated(self, found):
+        for record in found:
+            for rank, score in truncated_scores(record).items():
+                by_hash = self.truncated.setdefault(rank, {})
+                by_hash.setdefault(config_hash(record["config"]), {})[record["seed"]] = score
+
     def scores_of(self, runs, protocol):
         "Score by seed, of the seeds that have one."
-        return self.of_planned_seeds(self.scores, runs, protocol)
+        by_hash = self.scores
+        if isinstance(runs, TruncatedRuns):
+            by_hash = self.truncated.get(runs.rank, {})
+        return self.of_planned_seeds(by_hash, runs, protocol)
 
     def orders_of(self, runs, protocol):
         "Whether the layers woke in order, by seed."

@@ -51,6 +51,7 @@ class Experiment(_RecipeToFill, _Subject):
     metric: str = None
 
     model_args: dict = None
+    low_rank: bool = False
 
     @property
     def network(self) -> str:

@@ -156,6 +156,7 @@ _SETTINGS = dict(
     shared_init="true or false",
     split="a text",
     metric="a text",
+    low_rank="true or false",
 )
 _SETTINGS_OR_NONE = dict(
     model_args="a table",
@@ -268,13 +269,23 @@ def _check_symmetry(symmetry):
             _check(row[key], "a number", f"symmetry {key}")
 
 # %% ../../nbs/experiments/00_contents.ipynb #7abd169e
-_CHECKED_PROBES = dict(gradients=_check_gradients, wake=_check_wake, symmetry=_check_symmetry)
+def _check_low_rank(low_rank):
+    "Check the low-rank probe: an accuracy for each rank."
+    _check_entries(low_rank, dict(rows="a list"), "low_rank")
+    kinds = dict(rank="an integer from 1 on", test_acc="a number from 0 to 1")
+    for row in low_rank["rows"]:
+        _check(row, "a table", "low_rank")
+        _check_entries(row, kinds, "low_rank")
+
+
+_IN_EVERY_RECORD = dict(gradients=_check_gradients, wake=_check_wake, symmetry=_check_symmetry)
+_CHECKED_PROBES = _IN_EVERY_RECORD | dict(low_rank=_check_low_rank)
 
 
 def _check_probes(probes):
     "Check what the probes measured; a probe of a later version may hold anything plain."
     _check(probes, "a table", "probes")
-    _check_entries(probes, dict.fromkeys(_CHECKED_PROBES, "a table"), "probes")
+    _check_entries(probes, dict.fromkeys(_IN_EVERY_RECORD, "a table"), "probes")
     for name, measured in probes.items():
         if name in _CHECKED_PROBES:
             _CHECKED_PROBES[name](measured)

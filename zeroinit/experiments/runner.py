@@ -23,7 +23,7 @@ from ..basics.files import at_root, ensure_writable
 from ..basics.output import say
 from ..data.batches import Batches, augmentation, pixel_scaling
 from ..data.datasets import holdout
-from ..diagnostics.probes import Gradients, Symmetry, Wake, layer_weights
+from ..diagnostics.probes import Gradients, LowRank, Symmetry, Wake, layer_weights
 from .config import Experiment
 from .context import RunContext, current_context
 from .locks import remove_leftovers, run_lock
@@ -51,7 +51,7 @@ from ..models.networks import build
 from ..schemes.initialization import initialize
 from ..training.checkpoints import CheckpointMismatch, checkpoint_meta
 from ..training.hardware import MemoryMeter, check_speed, fast_layout
-from ..training.loop import fit_all, has_diverged
+from ..training.loop import evaluate, fit_all, has_diverged
 from ..training.options import OTHER_MODE, describe_precision, precision_on
 from ..training.steps import recordable
 from ..training.together import STACKED, Trials, ways_on_gpu
@@ -370,6 +370,7 @@ def _train(e, runs, images, quiet, speed, context):
         name = f"test_{OTHER_MODE[e.eval_mode]}"
         other_mode_evals[name] = evals["test"].with_batch_size(e.batch_size)
 
+    test_batches = evals["test"]  # which no progress display counts
     progress = None
     if not quiet:
         progress = _progress_of(runs, trains, evals | other_mode_evals)
@@ -386,7 +387,7 @@ def _train(e, runs, images, quiet, speed, context):
             trains,
             evals,
             recipe_of(e),
-            [[Gradients(e.probe_steps), Wake(), Symmetry()] for _ in runs],
+            [_probes(e, test_batches) for _ in runs],
             [seed_run.checkpoint for seed_run in runs],
             other_mode_evals=other_mode_evals,
             after_epochs=[_after_epoch(seed_run, context, progress) for seed_run in runs],
@@ -402,6 +403,19 @@ def _train(e, runs, images, quiet, speed, context):
     if len(runs) > 1 and device.type == "cuda":
         computed |= dict(way=trials.next_way(), seconds_of_ways=trials.measured())
     return [(result, computed) for result in results]
+
+
+def _probes(e, test_batches):
+    "What is measured while a model is trained."
+    probes = [Gradients(e.probe_steps), Wake(), Symmetry()]
+    if e.low_rank:
+
+        def accuracy(model):
+            _, correct, images = evaluate(model, test_batches, recipe_of(e)).tolist()
+            return correct / images
+
+        probes.append(LowRank(accuracy))
+    return probes
 
 
 def _can_be_trained_together(e, models):

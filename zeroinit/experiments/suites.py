@@ -497,13 +497,15 @@ def norms_and_shortcuts():
 @suite()
 def deficit():
     """The fully connected network on MNIST for 160 epochs from default, random biases and a zero
-    last layer, with 1, 2 and 4 hidden layers of 100, 500 and 2,000 neurons."""
+    last layer, with 1, 2 and 4 hidden layers of 100, 500 and 2,000 neurons; then with its weights
+    truncated to lower ranks."""
     rows = []
     for width in (100, 500, 2000):
         for depth in (1, 2, 4):
             network = dict(model_args=dict(hidden=[width] * depth))
             rows += [dict(scheme, **network) for scheme in (_DEFAULT, _NORMAL, _ZERO_HEAD)]
-    return _runs(range(5), rows, model="fnn", dataset="mnist", epochs=160, probe_steps=0)
+    common = dict(model="fnn", dataset="mnist", epochs=160, probe_steps=0, low_rank=True)
+    return _runs(range(5), rows, **common)
 
 # %% ../../nbs/experiments/05_suites.ipynb #0d7137b6
 def of_suite(
