@@ -806,7 +806,7 @@ add_finding(
             for model in models
         ],
     ],
-    brief="Zeros in the last layer or in residual branches do no harm; neurons that are alike do",
+    brief="Zeros in some of the layers do no harm; neurons all alike do",
 )
 
 # %% ../../nbs/evidence/01_claims.ipynb #693591cf

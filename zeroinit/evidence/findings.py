@@ -28,7 +28,7 @@ _ORDER = ("holds", "exact", "fails", "open", "partial", "not run")
 
 def count_words(
     cells,  # rows of `finding_cells`
-) -> str:  # as "holds in 1 of 14, not run in 13"
+) -> str:  # as "holds in 2 of 3, fails in 1", or "holds in 2, fails in 1, of 14 planned"
     "In how many of some cells a statement holds, fails, and so on."
     counts = cells["word"].value_counts()
     words = [word for word in _ORDER if word in counts]
@@ -36,8 +36,10 @@ def count_words(
         return words[0]
     if len(words) == 1:
         return f"{words[0]} in all {len(cells)}"
-    parts = [f"{word} in {counts[word]}" for word in words]
-    if parts:
+    parts = [f"{word} in {counts[word]}" for word in words if word != "not run"]
+    if "not run" in words:
+        parts.append(f"of {len(cells)} planned")
+    elif parts:
         parts[0] += f" of {len(cells)}"
     return ", ".join(parts)
 

@@ -675,9 +675,11 @@ TOC_SECTIONS = {
     ],
     "Findings of our own": [
         "league",
+        "nbs/stories/story_deficit",
         "nbs/stories/story_league",
         "nbs/stories/story_norms",
         "nbs/stories/story_rounding",
+        "nbs/figures/fig_deficit",
         "nbs/figures/fig_league",
         "nbs/figures/fig_norms",
         "nbs/figures/fig_rounding",
