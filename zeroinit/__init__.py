@@ -3,6 +3,9 @@
 __version__ = "0.2.0"
 
 from zeroinit.basics.lazy import lazy_exports
+from zeroinit.basics.threads import limit_spinning
+
+limit_spinning()  # before torch is imported
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
