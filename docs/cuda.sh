@@ -21,21 +21,6 @@ suite() {
     if [ -n "$DRY" ]; then zeroinit run "$@" --dry-run; else zeroinit run "$@" --no-notebook; fi
 }
 
-# runs that no suite lists: their records go to runs/
-alone() {
-    if [ -n "$DRY" ]; then echo "alone $*"; return; fi
-    "$PYTHON" - "$@" device=cuda <<'END'
-import sys
-
-from zeroinit.experiments.resolve import resolve
-from zeroinit.experiments.runner import run
-
-settings = dict(pair.split("=", 1) for pair in sys.argv[1:])
-seeds, device = settings.pop("seeds"), settings.pop("device")
-run(resolve(**settings), seeds=seeds, device=device)
-END
-}
-
 call() { if [ -n "$DRY" ]; then echo "$*"; else "$@"; fi; }
 
 # a: the tests that want CUDA; about a minute in 6 processes, 3 or more in one
@@ -63,22 +48,15 @@ step_d() {
 
 # e: the ResNet-50, 30 epochs in bf16, as its code did, as claimed, and from default; 2 minutes a run
 step_e() {
-    for init in published_resnet50_normal bias_normal default; do
-        alone model=resnet50 dataset=cifar10 init=$init precision=bf16 both_modes=true probe_steps=0 seeds=1
-    done
+    suite resnet50-bf16 --only 'seed 0$'
+    suite resnet50-bf16
 }
 
 # f: every scheme on the ViT and the ResNet of 14 layers; 8 minutes
 step_f() { suite schemes --only '(vit|resnet14) ' --gpus-per-run 0.25; }
 
 # g: the Mixer and the ViT on CIFAR-10, 50 of 500 epochs, 3 seeds; 3 minutes a run
-step_g() {
-    for model in mixer vit; do
-        for init in default zero_ffn_in; do
-            alone model=$model dataset=cifar10 init=$init epochs=50 seeds=3
-        done
-    done
-}
+step_g() { suite short-mixer-vit --gpus-per-run 0.5; }
 
 failed=0
 for step in "${@:-a b c d e f g}"; do
@@ -92,7 +70,7 @@ for step in "${@:-a b c d e f g}"; do
         "step_$name" || failed=1
         echo "== step $name took $(($(date +%s) - begin)) s"
         if [ -n "${OUT:-}" ] && [ -z "$DRY" ]; then
-            mkdir -p runs && tar czf "$OUT/results.tar.gz" results runs
+            tar czf "$OUT/results.tar.gz" results
         fi
     done
 done

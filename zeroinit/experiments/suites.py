@@ -7,8 +7,8 @@ __all__ = ['SUITES', 'SHORT_EPOCHS', 'EXACT_EPS', 'COMPARED_NORMS', 'COMPARED_SH
            'schicho_cifar', 'schicho_gradients', 'schicho_resnet50', 'unseen_mnist', 'update_order', 'bias_scale',
            'schicho_flaws', 'seo_residual_cnn', 'short_residual_cnn', 'mixed_fnn', 'unseen_cifar', 'relu',
            'linear_converged', 'higher_rate', 'seo_mixed', 'seo_tiny_imagenet', 'reduced_cifar', 'reduced_longer',
-           'full_resnet14', 'write_compared_schemes', 'every_scheme', 'rounding', 'rounding_resnet14', 'wave_by_norm',
-           'norms_and_shortcuts', 'deficit', 'of_suite']
+           'full_resnet14', 'resnet50_bf16', 'short_mixer_vit', 'write_compared_schemes', 'every_scheme', 'rounding',
+           'rounding_resnet14', 'wave_by_norm', 'norms_and_shortcuts', 'deficit', 'of_suite']
 
 # %% ../../nbs/experiments/05_suites.ipynb #c8d2f1e7
 import csv
@@ -334,6 +334,25 @@ def full_resnet14():
     in `schicho-resnet50`."""
     rows = [_DEFAULT, _NORMAL, dict(_NORMAL, init_args=dict(norm_bias=True))]
     return _runs(range(3), rows, model="resnet14", dataset="cifar10", probe_steps=0)
+
+# %% ../../nbs/experiments/05_suites.ipynb #a365bda5
+@suite("S6")
+def resnet50_bf16():
+    """The ResNet-50 of `schicho-resnet50` in bf16: from default, as its code did, and as claimed;
+    clean."""
+    rows = [_DEFAULT, dict(init="published_resnet50_normal"), _NORMAL]
+    common = dict(dataset="cifar10", precision="bf16", both_modes=True, probe_steps=0)
+    return _runs(range(3), rows, model="resnet50", **common)
+
+
+@suite("J3 J4")
+def short_mixer_vit():
+    """The first 50 of 500 epochs of the Mixer and the ViT of `seo-mixed`; clean."""
+    return [
+        (replace(e, epochs=50), range(3))
+        for e, _ in seo_mixed()
+        if e.protocol == "clean" and e.model in ("mixer", "vit")
+    ]
 
 # %% ../../nbs/experiments/05_suites.ipynb #1b6f4c0e
 _COMPARED_ON = {
