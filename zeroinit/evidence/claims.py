@@ -806,7 +806,7 @@ add_finding(
             for model in models
         ],
     ],
-    brief="Zeros in some of the layers do no harm; neurons all alike do",
+    brief="Zeros in some layers do no harm; neurons all alike do",
 )
 
 # %% ../../nbs/evidence/01_claims.ipynb #693591cf
@@ -835,7 +835,7 @@ add_finding(
     "default, random biases and a zero last layer lose less than a quarter of a point",
     "suite deficit",
     checks=_rank_checks(),
-    brief="Cut to rank 32, networks from every start keep their accuracy",
+    brief="Networks cut to rank 32 keep their accuracy",
 )
 
 # %% ../../nbs/evidence/01_claims.ipynb #c1a00091
