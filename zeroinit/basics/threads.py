@@ -8,7 +8,7 @@ __all__ = ['limit_spinning']
 # %% ../../nbs/basics/08_threads.ipynb #62d2899b
 import os
 
-_SPINS = 5000  # rounds of the loop, some ten microseconds
+_SPINS = 5000  # rounds of the loop
 _VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 

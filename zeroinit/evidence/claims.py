@@ -835,7 +835,7 @@ add_finding(
     "default, random biases and a zero last layer lose less than a quarter of a point",
     "suite deficit",
     checks=_rank_checks(),
-    brief="Networks cut to rank 32 keep their accuracy",
+    brief="Networks truncated to rank 32 keep their accuracy",
 )
 
 # %% ../../nbs/evidence/01_claims.ipynb #c1a00091

@@ -228,7 +228,9 @@ OPTIONS = (
         choices=LAYOUTS,
     ),
     _setting("probe_steps", "first updates whose gradients are recorded", least=0),
-    _setting("low_rank", "also test the trained model with its weights cut to ranks 1, 2, 4 ..."),
+    _setting(
+        "low_rank", "also test the trained model with its weights truncated to ranks 1, 2 ..."
+    ),
     Option("data_root", "str", None, "folder of data sets; None: $ZEROINIT_DATA or your cache"),
     Option("results_root", "str", "runs", "folder of records; results holds the committed ones"),
     Option("force", "bool", False, "run again even if the record exists"),
