@@ -336,18 +336,19 @@ def full_resnet14():
     return _runs(range(3), rows, model="resnet14", dataset="cifar10", probe_steps=0)
 
 # %% ../../nbs/experiments/05_suites.ipynb #a365bda5
-@suite("S6")
+@suite()
 def resnet50_bf16():
     """The ResNet-50 of `schicho-resnet50` in bf16: from default, as its code did, and as claimed;
-    clean."""
+    clean. No claim is judged by these runs."""
     rows = [_DEFAULT, dict(init="published_resnet50_normal"), _NORMAL]
     common = dict(dataset="cifar10", precision="bf16", both_modes=True, probe_steps=0)
     return _runs(range(3), rows, model="resnet50", **common)
 
 
-@suite("J3 J4")
+@suite()
 def short_mixer_vit():
-    """The first 50 of 500 epochs of the Mixer and the ViT of `seo-mixed`; clean."""
+    """The first 50 of 500 epochs of the Mixer and the ViT of `seo-mixed`; clean. No claim is judged
+    by these runs."""
     return [
         (replace(e, epochs=50), range(3))
         for e, _ in seo_mixed()
