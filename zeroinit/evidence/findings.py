@@ -57,7 +57,7 @@ def cells_as_table(
     """The cells that were measured, those that fail first, and how many have no runs.
 
     A difference is in points of test accuracy. A star marks cells that pass Holm's correction over
-    all cells of the statement.
+    the cells of the statement that were run.
     """
     sizes = cells[cells["word"] == "not run"].groupby("setting", sort=False).size()
     not_run = "; ".join(f"{size} of {setting}" for setting, size in sizes.items())
