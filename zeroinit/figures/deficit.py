@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..diagnostics.layer_map import figure_style
+from ..evidence.claims import FINDINGS
 from ..experiments.config import scheme_label
 from ..experiments.frames import to_frame, truncated_scores
 from zeroinit.figures.style import (
@@ -97,8 +98,8 @@ def final_ranks(
 
 # %% ../../nbs/figures/11_deficit.ipynb #f896d72d
 _DASHES = {1: "-", 2: "--", 4: ":"}  # number of hidden layers: line
-_MARGIN = 0.25  # points, of findings Z2 and Z5
-_RANK = 32  # of finding Z5
+_MARGIN = 100 * FINDINGS["Z2"].checks[0].high  # points; that of Z5 as well
+_RANK = FINDINGS["Z5"].checks[0].ours.rank
 _LOWEST = -3  # points behind default that are drawn
 
 
@@ -163,12 +164,13 @@ def draw_deficit(
         below.xaxis.set_major_locator(FixedLocator(2.0 ** np.arange(12)))
         below.set_yscale("symlog", linthresh=1)
         below.set_yticks([0, -1, -10, -90], ["0", "−1", "−10", "−90"])
-        below.set(xlabel="rank that is left of every weight", ylim=(-100, 2))
+        below.set(xlabel="rank to which every weight is truncated", ylim=(-100, 2))
     axes[0].set_ylabel("points against default")
-    axes[len(widths)].set_ylabel("points against all ranks")
+    axes[len(widths)].set_ylabel("points against full rank")
     _legend(axes[0], behind, colors, "lower right")
     _legend(axes[len(widths)], ranks, colors, "upper left")
     title_figure(fig, title, "the fully connected network on MNIST")
-    remark = "means over seeds; grey bands: a quarter of a point; dotted line: rank 32"
+    remark = f"means over seeds; grey bands: ± {_MARGIN:g} points; dotted line: rank {_RANK}; "
+    remark += f"more than {abs(_LOWEST)} points behind default are cut off"
     sign_figure(fig, caption(to_frame(found), remark))
     return fig
