@@ -94,7 +94,7 @@ def scores(
     "Each run's score; raise `Refused` for an unknown metric."
     if metric is not None:
         pick(metric, METRICS, "metric")
-    runs = frame.sort_values("epoch").groupby(["hash", "seed"], sort=False)
+    runs = frame.sort_values("epoch", kind="stable").groupby(["hash", "seed"], sort=False)
     last = runs.tail(1).set_index(["hash", "seed"])
     values = []
     for run, its_metric in last["metric"].items():

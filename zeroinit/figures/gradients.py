@@ -112,7 +112,7 @@ def _draw_boxes(ax, gradients, updates):
     "Draw one scheme: a group of boxes for each update, a colour for each layer, input to output."
     import seaborn as sns  # here, as its import takes a second
 
-    layers = gradients.sort_values("depth")["layer"].unique()
+    layers = gradients.sort_values("depth", kind="stable")["layer"].unique()
     colors = sns.color_palette("viridis", len(layers))
     step = 0.8 / len(layers)  # from one box of a group to the next
     for i, layer in enumerate(layers):

@@ -536,7 +536,7 @@ class _SeriesStyle(NamedTuple):
 def _series_style(table, bare):
     "Return the encodings of a table's series, with a legend unless the chart is bare."
     alt, _ = _altair()
-    ordered = table.sort_values("place")
+    ordered = table.sort_values("place", kind="stable")
     series = ordered.drop_duplicates("series")
     names = [*series["series"]]
     legend = None
@@ -711,7 +711,7 @@ def wake_chart(
     A layer's colour is the update at which it woke; it is grey if it never woke in some seed.
     """
     alt, _ = _altair()
-    order = [*table.sort_values("place")["series"].unique()]
+    order = [*table.sort_values("place", kind="stable")["series"].unique()]
     gaps = alt.Scale(paddingInner=0.55, paddingOuter=0.4)
     y = alt.Y("series:N", title=None, axis=None, sort=order, scale=gaps)
     x = alt.X(
