@@ -46,7 +46,7 @@ NOTEBOOK_MAY_IMPORT = {
         "models",
         "training",
     },
-    "run_experiment": {"experiments", "figures"},
+    "run_experiment": {"experiments", "figures", "sweep"},
     "index": {"evidence", "experiments", "figures", "schemes", "publish"},
     "lesson": {"data"},
     "demo": {"experiments", "figures", "publish"},

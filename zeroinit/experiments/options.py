@@ -217,6 +217,14 @@ OPTIONS = (
         "seeds trained in one process; None: as many as are faster",
         least=1,
     ),
+    Option(
+        "jobs",
+        "int",
+        None,
+        "processes that train seeds on a CPU; None: as many as cores and memory allow",
+        least=1,
+        most=1000,
+    ),
     _setting(
         "precision",
         "auto: from the protocol; float32, float64, tf32, bf16, autocast",

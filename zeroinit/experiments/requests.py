@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -239,7 +240,10 @@ class Request:
         seeds = range(options["seed"], options["seed"] + options["seeds"])
         return [results_path(options["results_root"], self.experiment, seed) for seed in seeds]
 
-    def run(self) -> list:  # a record for each seed
+    def run(
+        self,
+        train: Callable = None,  # such as `sweep.seeds.run_seeds`, which heeds `jobs`; None: `run`
+    ) -> list:  # a record for each seed
         """Run it.
 
         Prints how long it will take, and of each record where it is, its score, and how it compares
@@ -247,15 +251,19 @@ class Request:
         score.
         """
         existing = [] if self.options.get("force") else [p for p in self.paths if is_done(p)]
+        options = {name: value for name, value in self.options.items() if name != "jobs"}
         if has_context():
-            records = run(self.experiment, **self.options)
+            records = run(self.experiment, **options)
             for path, record in zip(self.paths, records, strict=True):
                 print(record_line(path, record, path in existing))
             return records
         context = current_context()
         for line in self._estimate_lines(len(self.paths) - len(existing), context):
             print(line, flush=True)
-        records = run(self.experiment, context=context, **self.options)
+        if train is None:
+            records = run(self.experiment, context=context, **options)
+        else:
+            records = train(self.experiment, context=context, **self.options)
         for path, record in zip(self.paths, records, strict=True):
             print(record_line(path, record, path in existing))
             if path not in existing:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MATCHING_SECONDS', 'RUN_STATES', 'take_part', 'select_names', 'list_runs', 'CostEstimator', 'plan_suite', 'plan_all',
            'format_table', 'StopRequest', 'prepare_folders_and_data', 'wait_for_others', 'SuiteProgress', 'group_seeds',
-           'stated_threads', 'run_suite', 'last_event', 'run_state', 'suite_status']
+           'stated_threads', 'threads_each', 'do_jobs', 'run_suite', 'last_event', 'run_state', 'suite_status']
 
 # %% ../../nbs/sweep/03_driver.ipynb #2c572760
 import os
@@ -15,6 +15,7 @@ import statistics
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -539,7 +540,7 @@ def _local_engine(
     device_type = "cuda" if gpus else "cpu"
     if not jobs_at_a_time:
         jobs_at_a_time = runs_at_a_time(contents, gpus, gpus_per_run or 1.0)
-    threads = 1 if gpus else _threads_each(jobs_at_a_time)
+    threads = 1 if gpus else threads_each(jobs_at_a_time)
     if speed:
         from zeroinit.training.hardware import check_speed
 
@@ -557,13 +558,21 @@ def _local_engine(
     return run_jobs
 
 
-def _threads_each(jobs_at_a_time):
+def threads_each(jobs_at_a_time):
     "Threads of a worker; the same whatever is left to do, since last bits depend on it."
     return stated_threads() or max(cores() // jobs_at_a_time, 1)
 
 # %% ../../nbs/sweep/03_driver.ipynb #a61f7c83
-def _run_all(suite, todo, engine, stop_requested):
-    "Give jobs to an engine until nothing is left; returns an exit code, see `run_suite`."
+def do_jobs(
+    name: str,  # of all jobs, for the last line
+    todo: list,  # of Job
+    engine: Callable,  # from jobs to outcomes, as `run_in_processes`
+    stop_requested: StopRequest,
+) -> int:  # exit code, see `run_suite`
+    """Give jobs to an engine until nothing is left.
+
+    Prints a line a job and a last one; waits for jobs that another process is doing.
+    """
     progress = SuiteProgress(len(todo))
     forced = any(job.options.get("force") for job in todo)
     start = time.perf_counter()
@@ -574,7 +583,7 @@ def _run_all(suite, todo, engine, stop_requested):
                 break  # every other run would end the same way
         todo = wait_for_others(progress.busy, stop_requested)
         progress.settle(todo)
-    _print_summary(suite, progress, time.perf_counter() - start, stop_requested(), forced)
+    _print_summary(name, progress, time.perf_counter() - start, stop_requested(), forced)
     if progress.counts["unwritable"]:
         return 2
     if stop_requested():
@@ -582,7 +591,7 @@ def _run_all(suite, todo, engine, stop_requested):
     return 1 if progress.counts["failed"] else 0
 
 
-def _print_summary(suite, progress, seconds, stopped, forced):
+def _print_summary(name, progress, seconds, stopped, forced):
     counts = progress.counts
     others = {kind: n for kind, n in counts.items() if kind not in ("done", "existing")}
     others["not begun"] = progress.total - counts.total()
@@ -591,7 +600,7 @@ def _print_summary(suite, progress, seconds, stopped, forced):
         remarks.append("--force begins again from the start")
     elif stopped:
         remarks.append("the same command goes on")
-    line = f"{suite}: {counts['done'] + counts['diverged']} runs in {seconds:.0f} s"
+    line = f"{name}: {counts['done'] + counts['diverged']} runs in {seconds:.0f} s"
     if remarks:
         line += f"; {', '.join(remarks)}"
     say(line)
@@ -656,7 +665,7 @@ def run_suite(
             engine = _local_engine(
                 contents, device, gpus_per_run, jobs, stop_requested, processes, speed
             )
-        return _run_all(suite, todo, engine, stop_requested)
+        return do_jobs(suite, todo, engine, stop_requested)
 
 # %% ../../nbs/sweep/03_driver.ipynb #05b9d7fe
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:]{8} (\w+) ?(.*)")
