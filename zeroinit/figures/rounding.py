@@ -24,7 +24,7 @@ from zeroinit.figures.style import (
 
 # %% ../../nbs/figures/10_rounding.ipynb #679a686d
 _WAYS = {  # epsilon, memory layout: how it is drawn
-    ("2**-16", "plain"): dict(color="black", label="epsilon 2⁻¹⁶, plain layout: no rounding"),
+    ("2**-16", "plain"): dict(color="black", label="epsilon 2⁻¹⁶, plain layout"),
     ("1e-5", "plain"): dict(color=PALETTE[1], label="epsilon 10⁻⁵, plain layout"),
     ("2**-16", "fast"): dict(color=PALETTE[2], label="epsilon 2⁻¹⁶, fast layout"),
     ("1e-5", "fast"): dict(color=PALETTE[3], label="epsilon 10⁻⁵, fast layout"),
@@ -130,6 +130,7 @@ def draw_rounding(
             title=f"{precision}, batches of {how['batch_size']}", xlabel="epoch", ylim=(0, None)
         )
         above.axhline(0.1, color="0.7", lw=0.8, zorder=0)
+        above.sharey(axes[0])
         here = (frame["precision"] == precision) & (frame["batch_size"] == how["batch_size"])
         _draw_sizes(below, frame[here])
     axes[0].set_ylabel("test accuracy")
@@ -138,7 +139,10 @@ def draw_rounding(
     axes[len(columns)].set_ylabel("size of the first gradient")
     networks = dict.fromkeys(_network_of(record["config"]) for record in from_zero)
     title_figure(fig, title, f"{', '.join(networks)} on CIFAR-10")
-    remark = "thin lines: single seeds; grey line: chance; size: largest entry of the gradient"
+    remark = (
+        "thin lines: single seeds; grey line: chance; size: largest entry of the gradient; "
+        "black in float32: nothing is rounded"
+    )
     sign_figure(fig, caption(to_frame(from_zero), remark))
     return fig
 
