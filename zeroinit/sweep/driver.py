@@ -402,10 +402,10 @@ def prepare_folders_and_data(
     results_root = jobs[0].path.parents[3]
     ensure_writable(results_root)
     ensure_writable(runs_folder(results_root))
-    from zeroinit.data.datasets import load
+    from zeroinit.experiments.resolve import load_dataset
 
     for dataset in {job.experiment.dataset for job in jobs}:
-        load(dataset, data_root)
+        load_dataset(dataset, data_root)
 
 # %% ../../nbs/sweep/03_driver.ipynb #6d82fe9c
 def wait_for_others(

@@ -15,6 +15,7 @@ from ..basics.output import say
 from ..experiments.config import Experiment
 from ..experiments.context import RunContext, Stopped
 from ..experiments.records import is_done, runs_folder
+from ..experiments.resolve import is_in_library
 from ..experiments.runner import find_device, run
 from zeroinit.sweep.driver import (
     StopRequest,
@@ -32,9 +33,9 @@ def processes_for(
     most: int = None,  # as the user gives it; None: as many as cores and memory allow
 ) -> int:  # 1: `run` does it all
     "How many processes train the seeds of an experiment."
-    if device_type != "cpu" or current_process().daemon:
-        return 1
     e = jobs[0].experiment
+    if device_type != "cpu" or current_process().daemon or not is_in_library(e):
+        return 1
     return min(most or runs_at_a_time([(e.model, e.dataset)], []), len(jobs))
 
 # %% ../../nbs/sweep/05_seeds.ipynb #09cb688b
