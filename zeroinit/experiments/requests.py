@@ -165,7 +165,9 @@ def estimate_lines(
         return []
     e = estimate.experiment
     epochs = "1 epoch" if e.epochs == 1 else f"{e.epochs} epochs"
-    per_seed = f" for each of {estimate.seeds} seeds" if estimate.seeds > 1 else ""
+    per_seed = (
+        f" for each of {estimate.seeds} seeds, one after the other" if estimate.seeds > 1 else ""
+    )
     line = (
         f"{e.model} on {e.dataset} takes about {duration_text(estimate.total)} "
         "on this CPU when it is idle: "
@@ -230,7 +232,7 @@ class Request:
     "An experiment and how to run it."
 
     experiment: Experiment
-    options: dict  # keyword arguments of `run`
+    options: dict  # keyword arguments of `run`, and perhaps `jobs`
     parameters: dict  # all that were given, for `papermill_command`
 
     @property

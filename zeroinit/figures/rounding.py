@@ -130,9 +130,11 @@ def draw_rounding(
             title=f"{precision}, batches of {how['batch_size']}", xlabel="epoch", ylim=(0, None)
         )
         above.axhline(0.1, color="0.7", lw=0.8, zorder=0)
-        above.sharey(axes[0])
         here = (frame["precision"] == precision) & (frame["batch_size"] == how["batch_size"])
         _draw_sizes(below, frame[here])
+    top = max(ax.get_ylim()[1] for ax in axes[: len(columns)])
+    for above in axes[: len(columns)]:
+        above.set_ylim(0, top)
     axes[0].set_ylabel("test accuracy")
     handles, labels = axes[0].get_legend_handles_labels()
     axes[len(columns)].legend(handles, labels, fontsize=7, loc="upper left", framealpha=1)
@@ -141,7 +143,7 @@ def draw_rounding(
     title_figure(fig, title, f"{', '.join(networks)} on CIFAR-10")
     remark = (
         "thin lines: single seeds; grey line: chance; size: largest entry of the gradient; "
-        "black in float32: nothing is rounded"
+        "black in float32: a batch norm of equal numbers is exact"
     )
     sign_figure(fig, caption(to_frame(from_zero), remark))
     return fig

@@ -9,15 +9,19 @@ __all__ = ['processes_for', 'run_seeds']
 from multiprocessing import current_process
 from pathlib import Path
 
-from ..basics.errors import Refused
+from ..basics.errors import Refused, Unwritable
 from ..basics.files import at_root
 from ..basics.output import say
+from ..data.datasets import data_root
 from ..experiments.config import Experiment
 from ..experiments.context import RunContext, Stopped
+from ..experiments.options import read_option
 from ..experiments.records import is_done, runs_folder
 from ..experiments.resolve import is_in_library
 from ..experiments.runner import find_device, run
 from zeroinit.sweep.driver import (
+    FAILED_CODE,
+    UNWRITABLE_CODE,
     StopRequest,
     do_jobs,
     group_seeds,
@@ -25,6 +29,7 @@ from zeroinit.sweep.driver import (
     threads_each,
 )
 from .workers import Job, run_in_processes, runs_at_a_time
+from ..training.hardware import check_speed
 
 # %% ../../nbs/sweep/05_seeds.ipynb #931711b1
 def processes_for(
@@ -53,41 +58,51 @@ def run_seeds(
 ) -> list:  # a record for each seed
     """Run an experiment's seeds, as `run` does; on a CPU several at a time, in processes.
 
-    Raises `Stopped` after Ctrl-C, and `Refused` if a seed failed, once the others have ended. A
+    Memory is judged at the published batch size; where a run needs more, ask for fewer `jobs`. A
     script must call it under `if __name__ == "__main__":`, since processes import the script.
+
+    Raises `Stopped` after Ctrl-C; `Unwritable` if a disk is full; and `Refused` if a seed failed,
+    once the others have ended.
     """
-    options |= dict(results_root=str(at_root(results_root)), device=device)
-    todo = _missing(e, range(seed, seed + seeds), options | dict(force=force))
+    given = dict(seed=seed, seeds=seeds, jobs=jobs)
+    seed, seeds, jobs = (read_option(name, value) for name, value in given.items())
     device_type = find_device(device).type
-    grouped = group_seeds(todo, device_type)
-    processes = processes_for(grouped, device_type, jobs) if grouped else 1
-    if processes > 1:
-        _train(grouped, processes, options.get("data_root"))
+    check_speed(options.get("speed", "auto"), device_type)
+    options |= dict(results_root=str(at_root(results_root)), device=device)
+    # a worker has its own working folder, and the environment of the first call
+    of_worker = options | dict(force=force, data_root=str(data_root(options.get("data_root"))))
+
+    # by what is asked for, not by what is left: a seed that goes on has as many threads as before
+    asked = [Job(e, seed + k, of_worker) for k in range(seeds)]
+    processes = processes_for(group_seeds(asked, device_type), device_type, jobs)
+    if context is not None and context.granted_locks:
+        processes = 1  # others would wait for the locks that this process holds
+    todo = [job for job in asked if force or not is_done(job.path)]
+    if processes > 1 and todo:
+        _train(todo, processes, force)
         force = False  # the new records are read
     return run(e, seed, seeds, context=context, force=force, quiet=quiet, **options)
 
 
-def _missing(e, seeds, options):
-    "A job for each seed that has no record; for every seed with `force`."
-    jobs = [Job(e, seed, options) for seed in seeds]
-    return [job for job in jobs if options["force"] or not is_done(job.path)]
-
-
-def _train(jobs, processes, data_root):
+def _train(jobs, processes, force):
     "Do the jobs of one experiment in processes; see `run_seeds` for what it raises."
-    prepare_folders_and_data(jobs, data_root)
+    prepare_folders_and_data(jobs, jobs[0].options["data_root"])
     threads = threads_each(processes)
-    n_seeds = sum(job.seeds for job in jobs)
     plural = "s" if threads > 1 else ""
     logs = runs_folder(jobs[0].path.parents[3])
-    say(f"{n_seeds} seeds in {processes} processes of {threads} thread{plural}; logs: {logs}")
+    say(f"{processes} processes of {threads} thread{plural}; logs: {logs}")
     with StopRequest() as stop_requested:
 
         def engine(todo):
-            return run_in_processes(todo, processes, threads, stopping=stop_requested)
+            groups = group_seeds(todo, "cpu")
+            return run_in_processes(groups, processes, threads, stopping=stop_requested)
 
         exit_code = do_jobs(jobs[0].experiment.model, jobs, engine, stop_requested)
-    if stop_requested():
+    if exit_code == UNWRITABLE_CODE:
+        raise Unwritable("a file could not be written; the lines above say which")
+    if stop_requested() and force:
+        raise Stopped("seeds were stopped, as requested; with force, they begin again")
+    if stop_requested() and not all(job.done for job in jobs):
         raise Stopped("seeds were stopped, as requested; the same command goes on")
-    if exit_code:
+    if exit_code == FAILED_CODE:
         raise Refused("not all seeds could be trained; the lines above say why")

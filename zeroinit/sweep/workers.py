@@ -445,7 +445,7 @@ class _Pool:
             return Outcome(job, "stopped", "with its process, which died")
         if self.deaths[job.name] >= MAX_TRIES:
             text = f"its process died {MAX_TRIES} times, perhaps for want of memory; "
-            return Outcome(job, "failed", text + "fewer --jobs may help")
+            return Outcome(job, "failed", text + "fewer jobs may help")
         self.waiting.appendleft(job)
         return None
 
