@@ -559,7 +559,9 @@ def _local_engine(
     return run_jobs
 
 
-def threads_each(jobs_at_a_time):
+def threads_each(
+    jobs_at_a_time: int,
+) -> int:
     "Threads of a worker; the same whatever is left to do, since last bits depend on it."
     return stated_threads() or max(cores() // jobs_at_a_time, 1)
 
