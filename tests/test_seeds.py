@@ -23,7 +23,7 @@ r.run(run_seeds);
 
 @pytest.fixture
 def kernel(tree):
-    """A kernel in the tree's notebooks: its manager, and a function that starts code in it."""
+    """A kernel in the folder of the notebooks: its manager and its client."""
     env = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     manager, client = start_new_kernel(cwd=str(tree / "nbs"), env=env)
     yield manager, client
