@@ -229,11 +229,14 @@ class Cut:
     operation: str  # the node's name, as 'Mul'
     module: str = None  # name of the watched module in which it runs; None: between modules
     is_over_one: bool = False  # of a softmax: whether it is over a single element
+    is_sum: bool = False  # whether terms that are not zero add up to zero
 
     def reason(self) -> str:
         "In words."
         place = f" in {self.module}" if self.module else ""
         name = self.operation.lower()
+        if self.is_sum:
+            return f"the terms of its gradient cancel{place}"
         if self.operation in _NO_DERIVATIVE:
             return f"{name}{place} has no gradient: it is zero almost everywhere"
         if self.operation in _PRODUCTS:
@@ -273,6 +276,23 @@ def _is_over_one(node):
     return result.shape[dim] == 1
 
 
+def _adds_up_to_zero(node, index, received):
+    """Whether the zero that a node returns is a sum of terms that are not zero.
+
+    What a node returns is linear in what it receives. Where every term is zero, it stays zero when
+    each number received is multiplied by another random number; terms that cancel no longer do.
+    """
+    is_python = isinstance(node, torch.autograd.function.BackwardCFunction)  # cannot be called
+    if is_python or any(grad is None or grad.layout != torch.strided for grad in received):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        changed = [grad * torch.rand(grad.shape, generator=generator).to(grad) for grad in received]
+        returned = node(*changed)
+    grad = returned[index] if isinstance(returned, tuple) else returned
+    return grad is not None and bool(grad.any())
+
+
 @contextmanager
 def _without_onednn():
     "The fused LSTM of oneDNN is one operation, which shows nothing of its layers."
@@ -296,6 +316,7 @@ class GradientPaths:
         self.consumers = {}  # node -> [(node that uses its result, index of the input there)]
         self.leaves = {}  # id of a leaf -> its node
         self.over_one = set()  # nodes of a softmax over a single element
+        self.sums = set()  # (node, index): it returns zero, as a sum of terms that are not zero
         watcher = ModuleWatcher(model)
         try:
             with torch.enable_grad(), _without_onednn():
@@ -322,7 +343,11 @@ class GradientPaths:
         def note(returned, received):
             self.received[node] = any(g is not None and bool(g.any()) for g in received)
             for index, grad in enumerate(returned):
-                self.returned[node, index] = grad is not None and bool(grad.any())
+                is_returned = grad is not None and bool(grad.any())
+                self.returned[node, index] = is_returned
+                is_cut = self.received[node] and grad is not None and not is_returned
+                if is_cut and _adds_up_to_zero(node, index, received):
+                    self.sums.add((node, index))
 
         return node.register_hook(note)
 
@@ -341,8 +366,7 @@ class GradientPaths:
             node = waiting.pop()
             for consumer, index in self.consumers.get(node, []):
                 if self.received.get(consumer):
-                    if not self.returned.get((consumer, index)):
-                        found.append(self._cut(consumer, index))
+                    found.append(self._cut(consumer, index))
                 elif consumer not in seen:
                     seen.add(consumer)
                     waiting.append(consumer)
@@ -362,7 +386,10 @@ class GradientPaths:
         operation = node.name().partition("Backward")[0]
         operation = operation.removeprefix("Native").removeprefix("Safe")
         operation = operation.removeprefix("ThnnFused").removeprefix("Cudnn")
-        return Cut(node, index, operation, self._module_of(node), node in self.over_one)
+        # One that returns a gradient cuts nothing: what it returns and what others return cancel.
+        is_sum = (node, index) in self.sums or self.returned.get((node, index), False)
+        is_over_one = node in self.over_one
+        return Cut(node, index, operation, self._module_of(node), is_over_one, is_sum)
 
     def _module_of(self, node):
         "Name of the watched module in which a node was recorded, with its type."
@@ -383,7 +410,7 @@ class GradientPaths:
         parameters: dict,  # name -> parameter
     ) -> list:  # of names
         "The parameters on which the other factor of a product depends."
-        if cut.operation not in _PRODUCTS:
+        if cut.operation not in _PRODUCTS or cut.is_sum:
             return []
         found = []
         for index, (parent, _) in enumerate(cut.node.next_functions):
