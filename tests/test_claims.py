@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from zeroinit.evidence.claims import AMENDMENTS, CLAIMS, FINDINGS, Runs
+from zeroinit.evidence.claims import AMENDMENTS, CLAIMS, PREDICTIONS, Runs
 from zeroinit.experiments.records import read_record, results_path
 
 TOP = Path(__file__).resolve().parent.parent
@@ -63,6 +63,8 @@ def questions_of(source):
             return runs.suite, str(runs.settings)
         return runs
 
+    # until 2026-11-28 the name was FINDINGS; older commits have none
+    own = getattr(module, "PREDICTIONS", None) or getattr(module, "FINDINGS", {})
     return {
         (claim.id, check.name): (
             side(check.ours),
@@ -71,14 +73,14 @@ def questions_of(source):
             check.high,
             check.limit,
         )
-        for claim in (*module.CLAIMS.values(), *getattr(module, "FINDINGS", {}).values())
+        for claim in (*module.CLAIMS.values(), *own.values())
         for check in (*claim.checks, *getattr(claim, "added", ()))
     }
 
 
 def checks_and_runs():
     """(claim id, check name, experiment, seed) of every run that a check at full length needs."""
-    for claim in (*CLAIMS.values(), *FINDINGS.values()):
+    for claim in (*CLAIMS.values(), *PREDICTIONS.values()):
         for check in (*claim.checks, *claim.added):
             for runs in (check.ours, check.against):
                 if isinstance(runs, Runs):

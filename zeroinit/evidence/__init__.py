@@ -1,4 +1,4 @@
-"Claims as data, the tests, and the verdicts."
+"Claims as data, the tests, and what the records say about each claim."
 
 from zeroinit.basics.lazy import lazy_exports
 
@@ -6,7 +6,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "CLAIMS": "claims",
-        "verdicts": "verdicts",
+        "PREDICTIONS": "claims",
+        "evidence_cells": "cells",
+        "claims_table": "cells",
+        "prediction_cells": "predictions",
         "effects": "verdicts",
     },
 )

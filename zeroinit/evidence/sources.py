@@ -18,7 +18,7 @@ from zeroinit.evidence.cells import (
     describe_cell,
     evidence_cells,
 )
-from .claims import CLAIMS, FINDINGS, Runs
+from .claims import CLAIMS, PREDICTIONS, Runs
 from ..experiments.records import is_done, read_record, records, results_path
 
 # %% ../../nbs/evidence/04_sources.ipynb #1f30cb59
@@ -81,14 +81,14 @@ def _describe(cell, results_root):
 
 
 def describe_evidence(
-    claim_id: str,  # as S3, or a finding as Z4
+    claim_id: str,  # as S3, or a prediction as Z4
     results_root: str | Path = "results",  # folder of records
 ) -> str:
-    """A claim or a finding, its status and its cells, each with the records behind it.
+    """A claim or a prediction, its status and its cells, each with the records behind it.
 
     Raise `Refused` for a claim that there is not.
     """
-    known = CLAIMS | FINDINGS
+    known = CLAIMS | PREDICTIONS
     claim = known[pick(claim_id, known, "claim")]
     found = records(results_root)
     evidence = CellEvidence(found)

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..diagnostics.layer_map import figure_style
-from ..evidence.claims import FINDINGS
+from ..evidence.claims import PREDICTIONS
 from ..experiments.config import scheme_label
 from ..experiments.frames import to_frame, truncated_scores
 from zeroinit.figures.style import (
@@ -98,8 +98,8 @@ def final_ranks(
 
 # %% ../../nbs/figures/11_deficit.ipynb #f896d72d
 _DASHES = {1: "-", 2: "--", 4: ":"}  # number of hidden layers: line
-_MARGIN = 100 * FINDINGS["Z2"].checks[0].high  # points; that of Z5 as well
-_RANK = FINDINGS["Z5"].checks[0].ours.rank
+_MARGIN = 100 * PREDICTIONS["Z2"].checks[0].high  # points; that of Z5 as well
+_RANK = PREDICTIONS["Z5"].checks[0].ours.rank
 _LOWEST = -3  # points behind default that are drawn
 
 

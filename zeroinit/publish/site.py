@@ -673,7 +673,7 @@ TOC_SECTIONS = {
         "docs/methods",
         "docs/related",
     ],
-    "Findings of our own": [
+    "Predictions of our own": [
         "league",
         "nbs/stories/story_deficit",
         "nbs/stories/story_league",
