@@ -77,8 +77,10 @@ class Cell:
     effect: Effect = None  # None: an order, or too few runs
     orders: tuple = ()  # of an order: whether each seed has it
     first_gradient: float = None  # of an order: the smallest first gradient of a layer
-    accuracy: float = None  # mean of our side
-    reference: float = None  # mean of the other side, or the number it is compared with
+    accuracy: float = None  # mean of our side, over the seeds that are compared
+    reference: float = None  # likewise of the other side, or the number it is compared with
+    eval_size: int = None  # test images of a run; None: all
+    without_data: str = ""  # data set of which no record exists
     share: Share = None  # of default's lead over the linear model that is kept
     n: int = 0  # seeds, or pairs of seeds, of the comparison
     planned: int = 0  # seeds
@@ -98,6 +100,7 @@ class CellEvidence(Evidence):
 
     def __init__(self, found):  # list of `experiments.records`
         super().__init__(found)
+        self.datasets = {record["config"]["dataset"] for record in found}
         self.waking = {}  # experiment's hash: {seed: {layer: (update, size)}}
         for record in found:
             if {"wake", "symmetry"} <= set(record["probes"]):
@@ -151,12 +154,18 @@ def _decide(effect, orders):
     return "fails" if effect.p_no <= LEVEL else "open"
 
 
-def _mean_accuracy(evidence, side, protocol):
-    "Mean score of one side; the number itself if it is one; None without runs."
-    if not isinstance(side, Runs):
-        return side
-    values = list(evidence.scores_of(side, protocol).values())
-    return float(np.mean(values)) if values else None
+def _mean_scores(check, evidence, protocol):
+    "Mean score of each side, of the seeds that the effect pairs; None without runs."
+    ours = evidence.scores_of(check.ours, protocol) if check.against is not None else {}
+    theirs = check.against
+    if isinstance(theirs, Runs):
+        theirs = evidence.scores_of(theirs, protocol)
+        shared = set(ours) & set(theirs)
+        if len(shared) > 1:  # `pair_by_seed` pairs them
+            ours = {seed: ours[seed] for seed in shared}
+            theirs = {seed: theirs[seed] for seed in shared}
+        theirs = float(np.mean([*theirs.values()])) if theirs else None
+    return (float(np.mean([*ours.values()])) if ours else None), theirs
 
 
 def _share(check, evidence, protocol):
@@ -245,6 +254,7 @@ def _measure_runs(claim, check, evidence, protocol, timed):
     if result.answer == "not asked":
         return None
     experiment, seeds = check.ours.find(protocol)
+    accuracy, reference = _mean_scores(check, evidence, protocol)
     cell = Cell(
         claim,
         check,
@@ -252,11 +262,13 @@ def _measure_runs(claim, check, evidence, protocol, timed):
         effect=result.effect,
         orders=result.orders,
         first_gradient=evidence.smallest_first_gradient(check.ours, protocol),
-        accuracy=_mean_accuracy(evidence, check.ours, protocol),
-        reference=_mean_accuracy(evidence, check.against, protocol),
+        accuracy=accuracy,
+        reference=reference,
         share=_share(check, evidence, protocol),
         planned=len(seeds),
         length=describe_length(experiment),
+        eval_size=experiment.eval_size,
+        without_data="" if experiment.dataset in evidence.datasets else experiment.dataset,
         missing=_missing_hours(check, evidence, protocol, timed),
         experiments=[side.find(protocol)[0].hash for side in _sides(check)],
     )
@@ -328,6 +340,7 @@ _CELL_COLUMNS = [
     "reach",
     "unclaimed",
     "own",
+    "eval_size",
     "effect",
     "detail",
     "note",
@@ -403,6 +416,10 @@ def describe_cell(
         parts.append(f"{numbers}, n = {effect.n}")
     elif cell.accuracy is not None:
         parts.append(f"{_percent(cell.accuracy)}")
+    if cell.eval_size and cell.accuracy is not None:
+        error = 100 * math.sqrt(cell.accuracy * (1 - cell.accuracy) / cell.eval_size)
+        images = f"{cell.eval_size:,} test images"
+        parts.append(f"each run on {images}, a standard error of {error:.1f} points")
     if cell.share:
         share = (cell.share.estimate, cell.share.low, cell.share.high)
         kept = [format_share(100 * x) for x in share]
@@ -415,6 +432,8 @@ def describe_cell(
         parts.append(f"{cell.seeds_needed or 'more than a thousand'} seeds would decide")
     if cell.word != "exact" and format_hours(cell.gpu_hours):
         parts.append(f"the missing runs take {format_hours(cell.gpu_hours)} on a GPU")
+    if cell.without_data:
+        parts.append(f"there is no run of the data set {cell.without_data}")
     reasons = [cell.check.exact, cell.check.unclaimed, cell.check.note]
     return "; ".join(parts + [reason for reason in reasons if reason])
 
@@ -433,6 +452,7 @@ def _cell_row(cell):
         reach=check.reach,
         unclaimed=bool(check.unclaimed),
         own=check.own,
+        eval_size=cell.eval_size,
         effect=effect_of_cell(cell),
         detail=describe_cell(cell),
         note=check.note,
@@ -470,8 +490,8 @@ def evidence_cells(
     Returns columns claim, setting and variant (the comparison, as "N(0, 1): close"); part, of a
     claim that says several things; protocol; word, one of `WORDS`; so_far, the answer of a short,
     partial or unclaimed cell; starred; reach, whether the comparison goes beyond the claim;
-    unclaimed, whether the work does not claim it; own, whether neither work makes it; effect
-    (short) and detail (a sentence), in words; note; estimate, low and high, a difference of
+    unclaimed, whether the work does not claim it; own, whether neither work makes it; eval_size,
+    test images of a run, if not all; effect (short) and detail (a sentence), in words; note; estimate, low and high, a difference of
     accuracies with its 95 % interval; low_90 and high_90, of the 90 % interval; n and planned,
     seeds; accuracy and reference, of both sides; than, what the reference is; kept, kept_low and
     kept_high, the share of default's lead over the linear model with Fieller's interval;
@@ -555,6 +575,10 @@ def claim_status(
     complete = all(word in ("holds", "exact", "fails", "open") for word, _ in words.values())
     if hours >= 1 and not complete:
         text += f" ({format_hours(hours)} on a GPU)"
+    claimed = _claimed(cells)
+    holding = int(claimed["word"].isin(("holds", "exact")).sum())
+    if counts["fails", False] and holding:
+        text += f" (holds in {holding} of {len(claimed)} comparisons)"
     beyond = cells[cells["reach"] & ~cells["unclaimed"]]
     failing = beyond.loc[beyond["word"] == "fails", "setting"].nunique()
     if failing:
@@ -647,10 +671,15 @@ def claim_row(
     where = _setting_list(_claimed(cells)["setting"])
     if beyond and found:
         found = f"beyond the claim: {found}"
+    elif found and measured["own"].all():
+        found += " (our own comparison)"
     if len(measured):
         where = f"{_setting_list(measured['setting'])}; n = {_range(measured['n'], str)}"
         if measured["length"].all():
             where += "; short runs"
+        sizes = measured.loc[measured["estimate"].notna(), "eval_size"]
+        if len(sizes) and sizes.notna().all():
+            where += f"; {_range(sizes.astype(int), str)} test images"
     return dict(
         claim=claim.id,
         statement=claim.brief or claim.statement,
@@ -670,9 +699,12 @@ def _label(cell):
 
 def _settings_by_word(cells):
     "Settings with their effects, by what is said of them: {'holds': ['fnn on MNIST (+4.5)']}."
-    effects = {}  # (what is said, setting): effects
+    effects = {}  # (what is said, setting): {effect with what was varied: None}
     for cell in cells.itertuples():
-        effects.setdefault((_label(cell), cell.setting), []).append(cell.effect)
+        # two parts may ask about one difference, as "N(0, 1): close" and "N(0, 1): a gap"
+        varied = cell.variant.removesuffix(f": {cell.part}") if cell.part else cell.variant
+        effect = f"{varied} {cell.effect}".strip() if cell.effect else ""
+        effects.setdefault((_label(cell), cell.setting), {})[effect] = None
     by_word = {}
     for (label, setting), in_cells in effects.items():
         text = ", ".join(effect for effect in in_cells if effect)
@@ -729,6 +761,9 @@ def _in_settings(status):
     return re.sub(r"( of \d+)", r"\1 settings", status, count=1)
 
 
+_OF_SOME_SETTINGS = " (claimed of some settings, not of all)"
+
+
 def claim_lines(
     found: list,  # of `experiments.records`
 ) -> list:  # of str
@@ -736,7 +771,10 @@ def claim_lines(
     table = claims_table(evidence_cells(found))
     lines = []
     for row in table[table["found"] != ""].itertuples():
-        lines.append(f"{row.claim} {row.statement}: {_in_settings(row.status)}. {row.line}.")
+        statement = f"{row.claim} {row.statement}"
+        if CLAIMS[row.claim].exists:
+            statement += _OF_SOME_SETTINGS
+        lines.append(f"{statement}: {_in_settings(row.status)}. {row.line}.")
     return lines
 
 
@@ -753,7 +791,8 @@ def show_claims(
     paragraphs = []
     for claim_id in claim_ids:
         claim, row = CLAIMS[claim_id], clean.loc[claim_id]
-        text = f"**{claim_id}. {claim.statement}** ({claim.source}): "
+        text = f"**{claim_id}. {claim.statement}** ({claim.source})"
+        text += f"{_OF_SOME_SETTINGS if claim.exists else ''}: "
         text += f"***{_in_settings(row.status)}***. {row.line}."
         if claim.untested:
             text += f" The published experiment does not test it: {claim.untested}."

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .claims import ALIKE, PARTLY_ZERO
+from .claims import EQUAL_WEIGHTS, PARTLY_ZERO
 from ..experiments.config import config_hash
 from ..experiments.frames import half_width, scores, to_frame, wake_updates
 from ..experiments.suites import SUITES
@@ -30,14 +30,14 @@ def start_kind(
     scheme: str,  # its name, without arguments
 ) -> str:  # a key of `KINDS`
     "What kind of weights a scheme gives to a model of the suite `schemes`."
-    if model in ALIKE.get(scheme, ()):
+    if model in EQUAL_WEIGHTS.get(scheme, ()):
         return "alike"
     if model in PARTLY_ZERO.get(scheme, ()):
         return "partly zero"
     if scheme in _FIRST_AND_LAST and model == "fnn":  # which has no other layers
         return "alike"
     # random biases leave layers without bias alone
-    if scheme in ("mup_readout", *_FIRST_AND_LAST) or scheme in ALIKE:
+    if scheme in ("mup_readout", *_FIRST_AND_LAST) or scheme in EQUAL_WEIGHTS:
         return "partly zero"
     return "identity" if scheme in ("idinit", "zero_hadamard") else "random"
 
