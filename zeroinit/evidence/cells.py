@@ -672,7 +672,7 @@ def claim_row(
     if beyond and found:
         found = f"beyond the claim: {found}"
     elif found and measured["own"].all():
-        found += " (our own comparison)"
+        found += " (ours)"
     if len(measured):
         where = f"{_setting_list(measured['setting'])}; n = {_range(measured['n'], str)}"
         if measured["length"].all():

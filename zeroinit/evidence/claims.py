@@ -551,7 +551,7 @@ add_claim(
     "seo2025",
     "Zero can match or surpass random initialisation, in MLPs and CNNs above all",
     "abstract",
-    brief="Zero can match or surpass random initialization",
+    brief="Zero can match or surpass random weights",
     checks=[
         *_zero_matches(_SEO, part="CNNs", says="CNNs, all 0"),
         *[_zero_head_matches(setting) for setting in _PERCEPTRONS],
