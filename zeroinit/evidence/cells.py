@@ -399,10 +399,8 @@ def format_share(
     return f"{percent:.0f}".replace("-", "−")
 
 
-def describe_cell(
-    cell: Cell,
-) -> str:  # a sentence without its full stop
-    "The numbers of a cell in words."
+def _measured_in_words(cell):
+    "What was measured: seeds with the order, or both accuracies and their difference."
     parts = []
     if cell.orders:
         parts.append(f"{sum(cell.orders)} of {len(cell.orders)} seeds wake in this order")
@@ -416,6 +414,14 @@ def describe_cell(
         parts.append(f"{numbers}, n = {effect.n}")
     elif cell.accuracy is not None:
         parts.append(f"{_percent(cell.accuracy)}")
+    return parts
+
+
+def describe_cell(
+    cell: Cell,
+) -> str:  # a sentence without its full stop
+    "The numbers of a cell in words."
+    parts = _measured_in_words(cell)
     if cell.eval_size and cell.accuracy is not None:
         error = 100 * math.sqrt(cell.accuracy * (1 - cell.accuracy) / cell.eval_size)
         images = f"{cell.eval_size:,} test images"
@@ -491,8 +497,9 @@ def evidence_cells(
     claim that says several things; protocol; word, one of `WORDS`; so_far, the answer of a short,
     partial or unclaimed cell; starred; reach, whether the comparison goes beyond the claim;
     unclaimed, whether the work does not claim it; own, whether neither work makes it; eval_size,
-    test images of a run, if not all; effect (short) and detail (a sentence), in words; note; estimate, low and high, a difference of
-    accuracies with its 95 % interval; low_90 and high_90, of the 90 % interval; n and planned,
+    test images of a run, if not all; effect (short) and detail (a sentence), in words; note;
+    estimate, low and high, a difference of accuracies with its 95 % interval;
+    low_90 and high_90, of the 90 % interval; n and planned,
     seeds; accuracy and reference, of both sides; than, what the reference is; kept, kept_low and
     kept_high, the share of default's lead over the linear model with Fieller's interval;
     wanted_low and wanted_high, where the difference must lie; published, the work's own
@@ -546,7 +553,7 @@ def words_by_setting(
 
 def claim_status(
     cells,  # rows of `evidence_cells` of one claim and protocol
-) -> str:  # as "holds in 2 of 4, so far in 1, not run in 1"
+) -> str:  # as "holds in 2 of 4, so far in 1, not run in 1 (9 GPU hours)"
     """In how many of its settings a claim holds, fails, and so on.
 
     "So far" is what short and partial cells say.
@@ -571,19 +578,27 @@ def claim_status(
     text = ", ".join(parts)
     if counts["not run", False] == len(words) > 0:
         text = "not run"
-    hours = _hours_of(_claimed(cells))
+    claimed = _claimed(cells)
+    hours = _hours_of(claimed)
     complete = all(word in ("holds", "exact", "fails", "open") for word, _ in words.values())
     if hours >= 1 and not complete:
-        text += f" ({format_hours(hours)} on a GPU)"
-    claimed = _claimed(cells)
+        text += f" ({hours:.0f} GPU hours)"
+    if counts["fails", False]:
+        text += _holding(claimed)
+    return text + _failing_beyond(cells)
+
+
+def _holding(claimed):
+    "In how many comparisons a claim holds that fails as a whole."
     holding = int(claimed["word"].isin(("holds", "exact")).sum())
-    if counts["fails", False] and holding:
-        text += f" (holds in {holding} of {len(claimed)} comparisons)"
+    return f" (holds in {holding} of {len(claimed)} comparisons)" if holding else ""
+
+
+def _failing_beyond(cells):
+    "In how many settings beyond the claim it fails."
     beyond = cells[cells["reach"] & ~cells["unclaimed"]]
     failing = beyond.loc[beyond["word"] == "fails", "setting"].nunique()
-    if failing:
-        text += f"; beyond: fails in {failing}"
-    return text
+    return f"; beyond: fails in {failing}" if failing else ""
 
 
 def _hours_of(cells):
@@ -674,7 +689,8 @@ def claim_row(
     elif found and measured["own"].all():
         found += " (ours)"
     if len(measured):
-        where = f"{_setting_list(measured['setting'])}; n = {_range(measured['n'], str)}"
+        seeds = _range(measured["n"], str).replace(" to ", "–")
+        where = f"{_setting_list(measured['setting'])}; n = {seeds}"
         if measured["length"].all():
             where += "; short runs"
         sizes = measured.loc[measured["estimate"].notna(), "eval_size"]

@@ -304,7 +304,7 @@ add_claim(
     "schicho2023",
     "Biases times 100 make training unstable, times 0.01 does no harm",
     "figures 4 and 6",
-    brief="Biases × 100 make training unstable, × 0.01 do no harm",
+    brief="Biases ×100 make training unstable, ×0.01 do no harm",
     checks=[
         _scaled_biases(setting, scale, within)
         for setting in _ON_MNIST
@@ -394,6 +394,7 @@ add_claim(
     "schicho2023",
     "It holds for ResNet-50 on CIFAR-10",
     "figure 11",
+    brief="It holds for ResNet-50",
     checks=_both_readings(_RESNET),
     reduced=_both_readings(Setting("resnet14", "cifar10", "reduced-cifar")),
     untested="the published code set only the stem and the head to zero",
@@ -422,6 +423,7 @@ add_claim(
     "schicho2023",
     "From zero weights, ReLU limits the accuracy where ELU does not",
     "section 2.2",
+    brief="ReLU limits the accuracy where ELU does not",
     checks=(),
     added=_relu_behind_elu(_ON_MNIST[0]) + _relu_behind_elu(_FRESH_ON_CIFAR),
 )
@@ -600,7 +602,7 @@ add_claim(
     "seo2025",
     "A Mixer with no randomly initialised parameter reaches comparable accuracy",
     "Tiny ImageNet files",
-    brief="A Mixer without random parameters reaches comparable accuracy",
+    brief="A Mixer without random parameters is comparable",
     checks=[_against_default(_MIXER_TINY, "transient_noise", close)],
 )
 
@@ -626,7 +628,7 @@ add_claim(
     "seo2025",
     "... and with normalisation at zero it is poor, about 20 %",
     "README",
-    brief="... and with norms at zero it is poor, about 20 %",
+    brief="... with norms at zero it is poor, about 20 %",
     checks=_zero_norms(_MIXER_TINY),
 )
 
