@@ -64,7 +64,7 @@ def cells_as_table(
     """The cells that were measured, those that fail first, and how many have no runs.
 
     A difference is in points of test accuracy. A star marks cells that pass Holm's correction over
-    the cells of the statement that were run.
+    the complete cells of the statement.
     """
     sizes = cells[cells["word"] == "not run"].groupby("setting", sort=False).size()
     not_run = "; ".join(f"{size} of {setting}" for setting, size in sizes.items())

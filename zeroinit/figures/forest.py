@@ -147,11 +147,11 @@ def forest(
         _draw_cell(ax, y, cell)
     _set_axes(ax, rows)
     _add_legend(fig, ax, rows)
-    ax.set_title("\n".join(textwrap.wrap(title, 90)), fontsize=12, x=0.2)
+    ax.set_title("\n".join(textwrap.wrap(title, 90)), fontsize=12, loc="right")
     notes = [
         "a cell holds if its thick bar (90 % interval) lies within the pale band, "
         "and fails if it lies beyond (the thin bar, 95 %, if the band has two ends)",
-        "*: passes Holm's correction over the claim's cells; †: beyond the claim",
+        "*: passes Holm's correction over the claim's complete cells; †: beyond the claim",
         "axis: linear between −2 and +2, logarithmic beyond",
         f"{protocol} protocol",
         about,

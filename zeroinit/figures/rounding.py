@@ -17,6 +17,7 @@ from zeroinit.figures.style import (
     PALETTE,
     NothingToDraw,
     caption,
+    describe_sampling_error,
     panels,
     sign_figure,
     title_figure,
@@ -129,7 +130,6 @@ def draw_rounding(
         above.set(
             title=f"{precision}, batches of {how['batch_size']}", xlabel="epoch", ylim=(0, None)
         )
-        above.axhline(0.1, color="0.7", lw=0.8, zorder=0)
         here = (frame["precision"] == precision) & (frame["batch_size"] == how["batch_size"])
         _draw_sizes(below, frame[here])
     top = max(ax.get_ylim()[1] for ax in axes[: len(columns)])
@@ -142,9 +142,11 @@ def draw_rounding(
     networks = dict.fromkeys(_network_of(record["config"]) for record in from_zero)
     title_figure(fig, title, f"{', '.join(networks)} on CIFAR-10")
     remark = (
-        "thin lines: single seeds; grey line: chance; size: largest entry of the gradient; "
+        "thin lines: single seeds; chance is 0.1; size: largest entry of the gradient; "
         "black in float32: a batch norm of equal numbers is exact"
     )
+    remarks = [remark, describe_sampling_error(to_frame(from_zero))]
+    remark = "; ".join(filter(None, remarks))
     sign_figure(fig, caption(to_frame(from_zero), remark))
     return fig
 

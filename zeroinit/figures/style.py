@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['PALETTE', 'COLORS', 'OTHER_COLORS', 'SCHEME_LABELS', 'DATASET_LABELS', 'MODEL_LABELS', 'run_key', 'run_keys',
            'scheme_title', 'inline_label', 'scheme_color', 'scheme_colors', 'panels', 'seeds_text', 'caption',
-           'sign_figure', 'title_figure', 'save', 'check_one_experiment', 'NothingToDraw', 'how_to_make', 'SchemeRuns',
-           'select_runs']
+           'describe_sampling_error', 'sign_figure', 'title_figure', 'save', 'check_one_experiment', 'NothingToDraw',
+           'how_to_make', 'SchemeRuns', 'select_runs']
 
 # %% ../../nbs/figures/00_style.ipynb #8d195689
+import math
 import textwrap
 from collections.abc import Callable
 from itertools import count
@@ -225,6 +226,18 @@ def caption(
     if missing:
         parts.append(f"no runs of {', '.join(map(inline_label, missing))}")
     return "; ".join(part for part in parts if part)
+
+# %% ../../nbs/figures/00_style.ipynb #0ef4ec2c
+def describe_sampling_error(
+    frame,  # of `read`
+) -> str:  # "": runs were tested on all images, or on different numbers of them
+    "The standard error that an accuracy has because it was measured on few test images."
+    sizes = frame["eval_size"]
+    if sizes.isna().any() or sizes.nunique() != 1:
+        return ""
+    images = int(sizes.iloc[0])
+    error = 50 / math.sqrt(images)  # in points, of an accuracy of one half
+    return f"{images:,} test images: a standard error of up to {error:.1f} points"
 
 # %% ../../nbs/figures/00_style.ipynb #a3d8d954
 def sign_figure(

@@ -24,6 +24,7 @@ from zeroinit.figures.style import (
     NothingToDraw,
     SchemeRuns,
     caption,
+    describe_sampling_error,
     how_to_make,
     panels,
     scheme_colors,
@@ -419,6 +420,9 @@ def accuracy_and_waking(
     if pd.notna(first["train_size"]):
         setting = f"{first['train_size']:,.0f} images of {setting}"
     title_figure(fig, title, setting)
-    remark = "strips: median over seeds" if "interval" in drawn else ""
+    remarks = [describe_sampling_error(shown)]
+    if "interval" in drawn:
+        remarks.append("strips: median over seeds")
+    remark = "; ".join(filter(None, remarks))
     _explain(fig, drawn, caption(shown, remark, missing))
     return fig
