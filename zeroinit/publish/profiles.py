@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROFILED', 'BASELINE', 'CHANGES', 'EVALUATION_BATCHES', 'quick_networks', 'profile_step', 'MasterAdam',
-           'BF16LayerNorm', 'StepChange', 'time_step', 'time_evaluation', 'trials', 'measure', 'profiles_command']
+           'BF16LayerNorm', 'FusedNorm', 'FusedBottleneck', 'StepChange', 'time_step', 'time_evaluation', 'trials',
+           'measure', 'profiles_command']
 
 # %% ../../nbs/publish/05_profiles.ipynb #1aa126aa
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.nn as nn
@@ -23,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ..data.batches import Batches
 from ..experiments.resolve import image_shape
+from ..models.blocks import Bottleneck
 from ..models.networks import build
 from zeroinit.publish.gpu import (
     Card,
@@ -206,6 +209,75 @@ class BF16LayerNorm(nn.LayerNorm):
             weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
             return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
+# %% ../../nbs/publish/05_profiles.ipynb #f84a7623
+_ACTIVATIONS = {nn.ELU: F.elu, nn.ReLU: F.relu}  # with their default arguments
+
+
+def _activated_sum(terms, activation):
+    "The activation of a sum; each term is a tensor and `_norm_arguments`, or None without a norm."
+    total = None
+    for x, arguments in terms:
+        term = x if arguments is None else F.batch_norm(x, *arguments)
+        total = term if total is None else total + term
+    return activation(total)
+
+
+def _norm_arguments(norm):
+    "What `F.batch_norm` takes beside the images; a batch in training is counted."
+    if norm.training:
+        norm.num_batches_tracked.add_(1)
+    running = (norm.running_mean, norm.running_var)
+    return (*running, norm.weight, norm.bias, norm.training, norm.momentum, norm.eps)
+
+
+class FusedNorm(nn.BatchNorm2d):
+    "Batch norm and the activation behind it, by one function, `fused`."
+
+    def forward(self, x):
+        return self.fused([(x, _norm_arguments(self))])
+
+
+class FusedBottleneck(Bottleneck):
+    "`Bottleneck` with batch norm, the sum of its branches and the activation by `fused`."
+
+    def norm_and_activate(self, norm, x):
+        if type(norm) is nn.BatchNorm2d:
+            return self.fused([(x, _norm_arguments(norm))])
+        return self.act(norm(x))
+
+    def shortcut_term(self, x):
+        if isinstance(self.shortcut, nn.Sequential):
+            return self.shortcut.conv(x), _norm_arguments(self.shortcut.norm)
+        return self.shortcut(x), None
+
+    def forward(self, x):
+        h = self.norm_and_activate(self.norm1, self.conv1(x))
+        h = self.norm_and_activate(self.norm2, self.conv2(h))
+        branch = (self.conv3(h), _norm_arguments(self.norm3))
+        return self.fused([branch, self.shortcut_term(x)])
+
+
+def _fuse_norms(model):
+    "Compile the batch norms of a residual network with the activations behind them."
+    compiled = torch.compile(_activated_sum, dynamic=False)
+    for block in list(model.modules()):
+        if type(block) is Bottleneck:
+            block.__class__ = FusedBottleneck
+            block.fused = partial(compiled, activation=_ACTIVATIONS[type(block.act)])
+        if isinstance(block, nn.Sequential):
+            for (_, norm), (name, act) in pairwise(list(block.named_children())):
+                if type(norm) is nn.BatchNorm2d and type(act) in _ACTIVATIONS:
+                    norm.__class__ = FusedNorm
+                    norm.fused = partial(compiled, activation=_ACTIVATIONS[type(act)])
+                    setattr(block, name, nn.Identity())
+
+
+def _compile_each_shape():
+    "Context in which a function is compiled for each shape; torch gives up after a few by default."
+    import torch._dynamo
+
+    return torch._dynamo.config.patch(recompile_limit=64)
+
 # %% ../../nbs/publish/05_profiles.ipynb #ada5e36a
 def _use_bf16_layer_norms(model):
     for module in model.modules():
@@ -253,6 +325,11 @@ class StepChange:
     optimizer: type = Adam
     sizes: dict = field(default_factory=dict)  # other arguments of the model
     speed: str = "auto"  # a name in SPEEDS
+    compiles: bool = False  # whether `prepare` compiles something
+
+    @property
+    def needs_compiler(self):
+        return self.compiles or self.speed == "compile"
 
 
 BASELINE = StepChange("baseline")
@@ -264,6 +341,13 @@ CHANGES = (
     StepChange("cuDNN attention", ("vit",), partial(sdpa_kernel, [SDPBackend.CUDNN_ATTENTION])),
     StepChange("width 504 in place of 500", ("vit",), sizes=dict(width=504)),
     StepChange("width 512 in place of 500", ("vit",), sizes=dict(width=512)),
+    StepChange(
+        "batch norm and activation compiled",
+        ("resnet50",),
+        around=_compile_each_shape,
+        prepare=_fuse_norms,
+        compiles=True,
+    ),
     StepChange("torch.compile", speed="compile"),
     StepChange(
         "torch.compile, max-autotune",
@@ -354,10 +438,10 @@ def trials(
                 if network.model in change.networks:
                     yield _trial_row(network, change, device, baseline_ms[network.model], **sizes)
 
-    yield from rows_of([change for change in changes if change.speed != "compile"])
+    yield from rows_of([change for change in changes if not change.needs_compiler])
     for network in networks:
         yield from _evaluation_rows(network, device, evaluation_batches, images)
-    yield from rows_of([change for change in changes if change.speed == "compile"])
+    yield from rows_of([change for change in changes if change.needs_compiler])
 
 
 def _evaluation_rows(network, device, evaluation_batches, images):
@@ -393,7 +477,7 @@ def measure(
 
     options = {}
     if quick:
-        without_compiler = [change for change in CHANGES if change.speed != "compile"]
+        without_compiler = [change for change in CHANGES if not change.needs_compiler]
         options = dict(changes=without_compiler, steps=2, epochs=2)
         options |= dict(evaluation_batches=(4, 8), images=8)
     for row in trials(networks, device, **options):
