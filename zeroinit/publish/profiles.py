@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROFILED', 'BASELINE', 'CHANGES', 'EVALUATION_BATCHES', 'quick_networks', 'profile_step', 'MasterAdam',
-           'BF16LayerNorm', 'FusedNorm', 'FusedBottleneck', 'StepChange', 'time_step', 'time_evaluation', 'trials',
-           'measure', 'profiles_command']
+           'BF16LayerNorm', 'FusedNorm', 'FusedBottleneck', 'ConvWithoutBias', 'NormWithBias', 'PointwiseConv1d',
+           'PointwiseConv2d', 'StepChange', 'time_step', 'time_evaluation', 'trials', 'measure', 'profiles_command']
 
 # %% ../../nbs/publish/05_profiles.ipynb #1aa126aa
 import sys
@@ -278,6 +278,85 @@ def _compile_each_shape():
 
     return torch._dynamo.config.patch(recompile_limit=64)
 
+# %% ../../nbs/publish/05_profiles.ipynb #b78c5474
+class ConvWithoutBias(nn.Conv2d):
+    "Convolution that leaves its bias to the `NormWithBias` behind it."
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight, None)
+
+
+class NormWithBias(nn.BatchNorm2d):
+    "Batch norm of x + b, where b is the bias of the convolution in `after`, a tuple of one."
+
+    def forward(self, x):
+        (conv,) = self.after
+        if not self.training:
+            scale = self.weight * (self.running_var + self.eps).rsqrt()
+            return self.norm(x, self.bias + scale * conv.bias)
+        # b is part of the mean of x + b; the norm will multiply what is here with 1 - momentum
+        with torch.no_grad():
+            self.running_mean.add_(conv.bias, alpha=self.momentum / (1 - self.momentum))
+        self.num_batches_tracked.add_(1)
+        return self.norm(x, torch.add(self.bias, conv.bias, alpha=0))  # its gradient is zero
+
+    def norm(self, x, shift):
+        running = (self.running_mean, self.running_var)
+        return F.batch_norm(x, *running, self.weight, shift, self.training, self.momentum, self.eps)
+
+
+def _product_type(x):
+    "The type in which a linear layer multiplies x."
+    device_type = x.device.type
+    if torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return x.dtype
+
+
+def _pointwise(conv, x):  # (B, C, ...) -> (B, out, ...)
+    "A convolution of kernel size 1 as one product of all pixels."
+    x = x.movedim(1, -1).to(_product_type(x), memory_format=torch.contiguous_format)
+    pixels = x.reshape(-1, x.shape[-1])
+    out = F.linear(pixels, conv.weight.flatten(1), conv.bias)
+    return out.unflatten(0, x.shape[:-1]).movedim(-1, 1)
+
+
+class PointwiseConv1d(nn.Conv1d):
+    "Convolution of kernel size 1 and stride 1, computed as a linear layer."
+
+    def forward(self, x):
+        return _pointwise(self, x)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    "Convolution of kernel size 1 and stride 1, computed as a linear layer."
+
+    def forward(self, x):
+        return _pointwise(self, x)
+
+
+def _is_pointwise(conv):
+    "Does a convolution have a bias, and look at one pixel at a time?"
+    if conv.bias is None or conv.groups > 1:
+        return False
+    return {*conv.kernel_size, *conv.stride} == {1} and set(conv.padding) == {0}
+
+
+def _fold_biases(model):
+    "Add no bias in a pass of its own, where a norm or a product can take it."
+    for block in list(model.modules()):
+        if not isinstance(block, (nn.Sequential, Bottleneck)):
+            continue
+        for conv, norm in pairwise(list(block.children())):
+            if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and conv.bias is not None:
+                conv.__class__ = ConvWithoutBias
+                norm.__class__ = NormWithBias
+                norm.after = (conv,)  # in a tuple, so that it is no part of the norm
+    as_products = {nn.Conv1d: PointwiseConv1d, nn.Conv2d: PointwiseConv2d}
+    for module in model.modules():
+        if type(module) in as_products and _is_pointwise(module):
+            module.__class__ = as_products[type(module)]
+
 # %% ../../nbs/publish/05_profiles.ipynb #ada5e36a
 def _use_bf16_layer_norms(model):
     for module in model.modules():
@@ -341,6 +420,7 @@ CHANGES = (
     StepChange("cuDNN attention", ("vit",), partial(sdpa_kernel, [SDPBackend.CUDNN_ATTENTION])),
     StepChange("width 504 in place of 500", ("vit",), sizes=dict(width=504)),
     StepChange("width 512 in place of 500", ("vit",), sizes=dict(width=512)),
+    StepChange("biases in the epilogue", ("mixer", "resnet50"), prepare=_fold_biases),
     StepChange(
         "batch norm and activation compiled",
         ("resnet50",),
