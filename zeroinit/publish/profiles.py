@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PROFILED', 'BASELINE', 'CHANGES', 'EVALUATION_BATCHES', 'quick_networks', 'profile_step', 'MasterAdam',
            'BF16LayerNorm', 'FusedNorm', 'FusedBottleneck', 'ConvWithoutBias', 'NormWithBias', 'PointwiseConv1d',
-           'PointwiseConv2d', 'StepChange', 'time_step', 'time_evaluation', 'trials', 'measure', 'profiles_command']
+           'PointwiseConv2d', 'PaddedLinear', 'StepChange', 'time_step', 'time_evaluation', 'trials', 'measure',
+           'profiles_command']
 
 # %% ../../nbs/publish/05_profiles.ipynb #1aa126aa
 import sys
@@ -357,6 +358,52 @@ def _fold_biases(model):
         if type(module) in as_products and _is_pointwise(module):
             module.__class__ = as_products[type(module)]
 
+# %% ../../nbs/publish/05_profiles.ipynb #116fe425
+class _Padded(torch.autograd.Function):
+    "A copy in another type, with zeros at the end of each dimension up to a shape."
+
+    @staticmethod
+    def forward(ctx, x, shape, dtype):
+        ctx.numbers = tuple(map(slice, x.shape))
+        ctx.dtype = x.dtype
+        padded = x.new_zeros(shape, dtype=dtype)
+        padded[ctx.numbers] = x
+        return padded
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient[ctx.numbers].to(ctx.dtype), None, None
+
+
+def _pad(x, shape, dtype):
+    if x.shape == shape:
+        return x.to(dtype)
+    return _Padded.apply(x, shape, dtype)
+
+
+def _next_multiple(n, factor=8):
+    return -(-n // factor) * factor
+
+
+class PaddedLinear(nn.Linear):
+    "Linear layer with zeros added for its product, up to multiples of 8 inputs and outputs."
+
+    def forward(self, x):  # (..., in_features) -> (..., out_features)
+        inputs, outputs = map(_next_multiple, (self.in_features, self.out_features))
+        dtype = _product_type(x)
+        x = _pad(x, (*x.shape[:-1], inputs), dtype)
+        weight = _pad(self.weight, (outputs, inputs), dtype)
+        bias = None if self.bias is None else _pad(self.bias, (outputs,), dtype)
+        y = F.linear(x, weight, bias)
+        return y if outputs == self.out_features else y[..., : self.out_features]
+
+
+def _pad_widths(model):
+    "Pad the products of linear layers whose inputs or outputs are no multiple of 8."
+    for module in model.modules():
+        if type(module) is nn.Linear and (module.in_features % 8 or module.out_features % 8):
+            module.__class__ = PaddedLinear
+
 # %% ../../nbs/publish/05_profiles.ipynb #ada5e36a
 def _use_bf16_layer_norms(model):
     for module in model.modules():
@@ -420,6 +467,7 @@ CHANGES = (
     StepChange("cuDNN attention", ("vit",), partial(sdpa_kernel, [SDPBackend.CUDNN_ATTENTION])),
     StepChange("width 504 in place of 500", ("vit",), sizes=dict(width=504)),
     StepChange("width 512 in place of 500", ("vit",), sizes=dict(width=512)),
+    StepChange("width 500, products padded to 504", ("vit",), prepare=_pad_widths),
     StepChange("biases in the epilogue", ("mixer", "resnet50"), prepare=_fold_biases),
     StepChange(
         "batch norm and activation compiled",
