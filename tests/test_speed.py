@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -354,3 +355,55 @@ def test_a_gpu_is_measured(tmp_path):
     assert len(kernels) > 10 and not [row for row in kernels if "aten::" in row["kernel"]]
     assert all(row["of_copy_rate"] > 0 for row in content["operations"])
     assert [row for row in content["trials"] if row.get("failed")] == []
+
+
+KEEP_THE_FUNCTION = [
+    ("vit", "width 500, products padded to 504"),
+    ("mixer", "biases in the epilogue"),
+    ("resnet50", "biases in the epilogue"),
+    ("resnet50", "batch norm and activation compiled"),
+]
+SIZES_OF_TRIALS = {
+    "vit": dict(width=20, depth=2, heads=2, head_width=6),  # the width is no multiple of 8
+    "mixer": dict(width=16, depth=2),
+    "resnet50": dict(width=8, blocks=(1, 2)),
+}
+
+
+def logits_and_gradients(name, change, device, dtype):
+    """Of one batch: its logits, and all gradients as one vector; bf16 is autocast's."""
+    torch.manual_seed(0)
+    model = build(name, image_shape=(3, 16, 16), classes=10, **SIZES_OF_TRIALS[name])
+    x = torch.rand(32, 3, 16, 16)
+    exact = dtype == torch.float64
+    model, x = (thing.to(device, torch.float64 if exact else None) for thing in (model, x))
+    model.to(memory_format=torch.channels_last)
+    with change.around():
+        if change.prepare is not None:
+            change.prepare(model)
+        with torch.autocast(device, torch.bfloat16, enabled=not exact):
+            logits = model(x)
+        labels = torch.arange(32, device=device) % 10
+        torch.nn.functional.cross_entropy(logits.to(x.dtype), labels).backward()
+    gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
+    return logits.detach().double(), gradients.double()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=cuda)])
+@pytest.mark.parametrize("name, change", KEEP_THE_FUNCTION)
+def test_a_trial_keeps_the_function(name, change, device, monkeypatch):
+    """In float64 up to rounding; in bf16 its error is not that of another function."""
+    (change,) = [tried for tried in profiles.CHANGES if tried.name == change]
+    if device == "cpu":  # compiling C++ takes a minute; this backend divides the work alike
+        compiled = partial(torch.compile, backend="aot_eager_decomp_partition")
+        monkeypatch.setattr(torch, "compile", compiled)
+    exact = logits_and_gradients(name, profiles.BASELINE, device, torch.float64)
+    changed = logits_and_gradients(name, change, device, torch.float64)
+    torch.testing.assert_close(changed, exact, rtol=1e-9, atol=1e-9)
+
+    plain = logits_and_gradients(name, profiles.BASELINE, device, torch.bfloat16)
+    changed = logits_and_gradients(name, change, device, torch.bfloat16)
+    for part in range(2):
+        error = (changed[part] - exact[part]).norm()
+        # both round as often or less often; the sums of their errors differ by chance
+        assert error < 2 * (plain[part] - exact[part]).norm()

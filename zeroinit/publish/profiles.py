@@ -4,7 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROFILED', 'BASELINE', 'CHANGES', 'EVALUATION_BATCHES', 'quick_networks', 'profile_step', 'MasterAdam',
-           'BF16LayerNorm', 'StepChange', 'time_step', 'time_evaluation', 'trials', 'measure', 'profiles_command']
+           'BF16LayerNorm', 'FusedNorm', 'FusedBottleneck', 'ConvWithoutBias', 'NormWithBias', 'PointwiseConv1d',
+           'PointwiseConv2d', 'PaddedLinear', 'StepChange', 'time_step', 'time_evaluation', 'trials', 'measure',
+           'profiles_command']
 
 # %% ../../nbs/publish/05_profiles.ipynb #1aa126aa
 import sys
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.nn as nn
@@ -23,6 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ..data.batches import Batches
 from ..experiments.resolve import image_shape
+from ..models.blocks import Bottleneck
 from ..models.networks import build
 from zeroinit.publish.gpu import (
     Card,
@@ -206,6 +210,200 @@ class BF16LayerNorm(nn.LayerNorm):
             weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
             return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
+# %% ../../nbs/publish/05_profiles.ipynb #f84a7623
+_ACTIVATIONS = {nn.ELU: F.elu, nn.ReLU: F.relu}  # with their default arguments
+
+
+def _activated_sum(terms, activation):
+    "The activation of a sum; each term is a tensor and `_norm_arguments`, or None without a norm."
+    total = None
+    for x, arguments in terms:
+        term = x if arguments is None else F.batch_norm(x, *arguments)
+        total = term if total is None else total + term
+    return activation(total)
+
+
+def _norm_arguments(norm):
+    "What `F.batch_norm` takes beside the images; a batch in training is counted."
+    if norm.training:
+        norm.num_batches_tracked.add_(1)
+    running = (norm.running_mean, norm.running_var)
+    return (*running, norm.weight, norm.bias, norm.training, norm.momentum, norm.eps)
+
+
+class FusedNorm(nn.BatchNorm2d):
+    "Batch norm and the activation behind it, by one function, `fused`."
+
+    def forward(self, x):
+        return self.fused([(x, _norm_arguments(self))])
+
+
+class FusedBottleneck(Bottleneck):
+    "`Bottleneck` with batch norm, the sum of its branches and the activation by `fused`."
+
+    def norm_and_activate(self, norm, x):
+        if type(norm) is nn.BatchNorm2d:
+            return self.fused([(x, _norm_arguments(norm))])
+        return self.act(norm(x))
+
+    def shortcut_term(self, x):
+        if isinstance(self.shortcut, nn.Sequential):
+            return self.shortcut.conv(x), _norm_arguments(self.shortcut.norm)
+        return self.shortcut(x), None
+
+    def forward(self, x):
+        h = self.norm_and_activate(self.norm1, self.conv1(x))
+        h = self.norm_and_activate(self.norm2, self.conv2(h))
+        branch = (self.conv3(h), _norm_arguments(self.norm3))
+        return self.fused([branch, self.shortcut_term(x)])
+
+
+def _fuse_norms(model):
+    "Compile the batch norms of a residual network with the activations behind them."
+    compiled = torch.compile(_activated_sum, dynamic=False)
+    for block in list(model.modules()):
+        if type(block) is Bottleneck:
+            block.__class__ = FusedBottleneck
+            block.fused = partial(compiled, activation=_ACTIVATIONS[type(block.act)])
+        if isinstance(block, nn.Sequential):
+            for (_, norm), (name, act) in pairwise(list(block.named_children())):
+                if type(norm) is nn.BatchNorm2d and type(act) in _ACTIVATIONS:
+                    norm.__class__ = FusedNorm
+                    norm.fused = partial(compiled, activation=_ACTIVATIONS[type(act)])
+                    setattr(block, name, nn.Identity())
+
+
+def _compile_each_shape():
+    "Context in which a function is compiled for each shape; torch gives up after a few by default."
+    import torch._dynamo
+
+    return torch._dynamo.config.patch(recompile_limit=64)
+
+# %% ../../nbs/publish/05_profiles.ipynb #b78c5474
+class ConvWithoutBias(nn.Conv2d):
+    "Convolution that leaves its bias to the `NormWithBias` behind it."
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight, None)
+
+
+class NormWithBias(nn.BatchNorm2d):
+    "Batch norm of x + b, where b is the bias of the convolution in `after`, a tuple of one."
+
+    def forward(self, x):
+        (conv,) = self.after
+        if not self.training:
+            scale = self.weight * (self.running_var + self.eps).rsqrt()
+            return self.norm(x, self.bias + scale * conv.bias)
+        # b is part of the mean of x + b; the norm will multiply what is here with 1 - momentum
+        with torch.no_grad():
+            self.running_mean.add_(conv.bias, alpha=self.momentum / (1 - self.momentum))
+        self.num_batches_tracked.add_(1)
+        return self.norm(x, torch.add(self.bias, conv.bias, alpha=0))  # its gradient is zero
+
+    def norm(self, x, shift):
+        running = (self.running_mean, self.running_var)
+        return F.batch_norm(x, *running, self.weight, shift, self.training, self.momentum, self.eps)
+
+
+def _product_type(x):
+    "The type in which a linear layer multiplies x."
+    device_type = x.device.type
+    if torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return x.dtype
+
+
+def _pointwise(conv, x):  # (B, C, ...) -> (B, out, ...)
+    "A convolution of kernel size 1 as one product of all pixels."
+    x = x.movedim(1, -1).to(_product_type(x), memory_format=torch.contiguous_format)
+    pixels = x.reshape(-1, x.shape[-1])
+    out = F.linear(pixels, conv.weight.flatten(1), conv.bias)
+    return out.unflatten(0, x.shape[:-1]).movedim(-1, 1)
+
+
+class PointwiseConv1d(nn.Conv1d):
+    "Convolution of kernel size 1 and stride 1, computed as a linear layer."
+
+    def forward(self, x):
+        return _pointwise(self, x)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    "Convolution of kernel size 1 and stride 1, computed as a linear layer."
+
+    def forward(self, x):
+        return _pointwise(self, x)
+
+
+def _is_pointwise(conv):
+    "Does a convolution have a bias, and look at one pixel at a time?"
+    if conv.bias is None or conv.groups > 1:
+        return False
+    return {*conv.kernel_size, *conv.stride} == {1} and set(conv.padding) == {0}
+
+
+def _fold_biases(model):
+    "Add no bias in a pass of its own, where a norm or a product can take it."
+    for block in list(model.modules()):
+        if not isinstance(block, (nn.Sequential, Bottleneck)):
+            continue
+        for conv, norm in pairwise(list(block.children())):
+            if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and conv.bias is not None:
+                conv.__class__ = ConvWithoutBias
+                norm.__class__ = NormWithBias
+                norm.after = (conv,)  # in a tuple, so that it is no part of the norm
+    as_products = {nn.Conv1d: PointwiseConv1d, nn.Conv2d: PointwiseConv2d}
+    for module in model.modules():
+        if type(module) in as_products and _is_pointwise(module):
+            module.__class__ = as_products[type(module)]
+
+# %% ../../nbs/publish/05_profiles.ipynb #116fe425
+class _Padded(torch.autograd.Function):
+    "A copy in another type, with zeros at the end of each dimension up to a shape."
+
+    @staticmethod
+    def forward(ctx, x, shape, dtype):
+        ctx.numbers = tuple(map(slice, x.shape))
+        ctx.dtype = x.dtype
+        padded = x.new_zeros(shape, dtype=dtype)
+        padded[ctx.numbers] = x
+        return padded
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient[ctx.numbers].to(ctx.dtype), None, None
+
+
+def _pad(x, shape, dtype):
+    if x.shape == shape:
+        return x.to(dtype)
+    return _Padded.apply(x, shape, dtype)
+
+
+def _next_multiple(n, factor=8):
+    return -(-n // factor) * factor
+
+
+class PaddedLinear(nn.Linear):
+    "Linear layer with zeros added for its product, up to multiples of 8 inputs and outputs."
+
+    def forward(self, x):  # (..., in_features) -> (..., out_features)
+        inputs, outputs = map(_next_multiple, (self.in_features, self.out_features))
+        dtype = _product_type(x)
+        x = _pad(x, (*x.shape[:-1], inputs), dtype)
+        weight = _pad(self.weight, (outputs, inputs), dtype)
+        bias = None if self.bias is None else _pad(self.bias, (outputs,), dtype)
+        y = F.linear(x, weight, bias)
+        return y if outputs == self.out_features else y[..., : self.out_features]
+
+
+def _pad_widths(model):
+    "Pad the products of linear layers whose inputs or outputs are no multiple of 8."
+    for module in model.modules():
+        if type(module) is nn.Linear and (module.in_features % 8 or module.out_features % 8):
+            module.__class__ = PaddedLinear
+
 # %% ../../nbs/publish/05_profiles.ipynb #ada5e36a
 def _use_bf16_layer_norms(model):
     for module in model.modules():
@@ -253,6 +451,11 @@ class StepChange:
     optimizer: type = Adam
     sizes: dict = field(default_factory=dict)  # other arguments of the model
     speed: str = "auto"  # a name in SPEEDS
+    compiles: bool = False  # whether `prepare` compiles something
+
+    @property
+    def needs_compiler(self):
+        return self.compiles or self.speed == "compile"
 
 
 BASELINE = StepChange("baseline")
@@ -264,6 +467,15 @@ CHANGES = (
     StepChange("cuDNN attention", ("vit",), partial(sdpa_kernel, [SDPBackend.CUDNN_ATTENTION])),
     StepChange("width 504 in place of 500", ("vit",), sizes=dict(width=504)),
     StepChange("width 512 in place of 500", ("vit",), sizes=dict(width=512)),
+    StepChange("width 500, products padded to 504", ("vit",), prepare=_pad_widths),
+    StepChange("biases in the epilogue", ("mixer", "resnet50"), prepare=_fold_biases),
+    StepChange(
+        "batch norm and activation compiled",
+        ("resnet50",),
+        around=_compile_each_shape,
+        prepare=_fuse_norms,
+        compiles=True,
+    ),
     StepChange("torch.compile", speed="compile"),
     StepChange(
         "torch.compile, max-autotune",
@@ -354,10 +566,10 @@ def trials(
                 if network.model in change.networks:
                     yield _trial_row(network, change, device, baseline_ms[network.model], **sizes)
 
-    yield from rows_of([change for change in changes if change.speed != "compile"])
+    yield from rows_of([change for change in changes if not change.needs_compiler])
     for network in networks:
         yield from _evaluation_rows(network, device, evaluation_batches, images)
-    yield from rows_of([change for change in changes if change.speed == "compile"])
+    yield from rows_of([change for change in changes if change.needs_compiler])
 
 
 def _evaluation_rows(network, device, evaluation_batches, images):
@@ -393,7 +605,7 @@ def measure(
 
     options = {}
     if quick:
-        without_compiler = [change for change in CHANGES if change.speed != "compile"]
+        without_compiler = [change for change in CHANGES if not change.needs_compiler]
         options = dict(changes=without_compiler, steps=2, epochs=2)
         options |= dict(evaluation_batches=(4, 8), images=8)
     for row in trials(networks, device, **options):
