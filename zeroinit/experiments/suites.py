@@ -26,17 +26,19 @@ SUITES = {}  # name -> function that returns a list of (experiment, seeds)
 
 # %% ../../nbs/experiments/05_suites.ipynb #d6f449b2
 def suite(
-    claims: str = "",  # names of the claims that it serves, as "S1 S2"
+    claims: str = "",  # names of the claims and predictions that it serves, as "S1 S2"
     name: str = None,  # None: the function's name, with dashes
+    short_of: str = "",  # the suites of which it runs less: fewer epochs, images or layers
 ) -> Callable:  # a decorator
     """Register a function that returns a list of (experiment, seeds).
 
     The function's docstring says what the suite holds; `zeroinit list` prints it on one line. The
-    decorated function has the attribute `claims`.
+    decorated function has the attributes `claims` and `short_of`.
     """
 
     def register(function):
         function.claims = claims
+        function.short_of = short_of
         function.__doc__ = " ".join((function.__doc__ or "").split())
         SUITES[name or function.__name__.replace("_", "-")] = function
         return function
@@ -199,9 +201,9 @@ def seo_residual_cnn():
 SHORT_EPOCHS = dict(mnist=25, cifar10=10)
 
 # %% ../../nbs/experiments/05_suites.ipynb #312dd5c0
-@suite("J1 J2")
+@suite("J1 J2", short_of="seo-residual-cnn")
 def short_residual_cnn():
-    """The beginning of `seo-residual-cnn`, as long as a CPU can: 25 epochs on MNIST, 10 on
+    """The beginning of `seo-residual-cnn`: the first 25 of 500 epochs on MNIST, 10 of 200 on
     CIFAR-10; as published and clean."""
     return [
         (replace(e, epochs=SHORT_EPOCHS[e.dataset]), range(5))
@@ -296,7 +298,7 @@ _REDUCED = dict(
 )
 
 # %% ../../nbs/experiments/05_suites.ipynb #ef84080f
-@suite("S1 S2 S3 S6 J3 J4 J5")
+@suite("S1 S2 S3 S6 J3 J4 J5", short_of="schicho-resnet50 seo-mixed")
 def reduced_cifar():
     """The large models of both works on 2,000 CIFAR-10 images for three epochs, batches of 16:
     small enough for a CPU."""
@@ -345,7 +347,7 @@ def resnet50_bf16():
     return _runs(range(3), rows, model="resnet50", **common)
 
 
-@suite()
+@suite(short_of="seo-mixed")
 def short_mixer_vit():
     """The first 50 of 500 epochs of the Mixer and the ViT of `seo-mixed`; clean. No claim is judged
     by these runs."""
@@ -399,7 +401,7 @@ def _schemes_of(model):
         return [row["scheme"] for row in csv.DictReader(file) if row["model"] == model]
 
 # %% ../../nbs/experiments/05_suites.ipynb #7a50d2ce
-@suite(name="schemes")
+@suite("Z4", name="schemes")
 def every_scheme():
     """Every scheme of the library on the fully connected network, the ResNet of 14 layers and the
     ViT: 5,000 images, 5 epochs, batches of 50; the ViT is slow on a CPU."""
@@ -430,7 +432,7 @@ def _rounded_differently(model, model_args, epsilons=(EXACT_EPS, 1e-5), **common
     return rows
 
 
-@suite()
+@suite("Z1")
 def rounding():
     """A small CNN with batch norm from zero weights and random biases, with sums that are rounded
     in different ways: epsilon, memory layout, batch size and precision; beside default."""
@@ -445,7 +447,7 @@ def rounding():
     return _runs(range(5), [default, linear, *rows], augment="plain", **_NEARLY_10_000)
 
 
-@suite()
+@suite("Z1")
 def rounding_resnet14():
     """The ResNet of 14 layers in the same way as the small CNN of `rounding`; slow on a CPU."""
     rows = _rounded_differently("resnet14", {}, batch_size=64)
@@ -497,7 +499,7 @@ def wave_by_norm():
     return runs
 
 
-@suite()
+@suite("Z3")
 def norms_and_shortcuts():
     """The ResNet of 14 layers from zero weights and random biases, for every norm and shortcut,
     with Adam and SGD, and from default; batch norms do not round. A day on a CPU."""
@@ -514,7 +516,7 @@ def norms_and_shortcuts():
     return runs
 
 # %% ../../nbs/experiments/05_suites.ipynb #230cf167
-@suite()
+@suite("Z2 Z5")
 def deficit():
     """The fully connected network on MNIST for 160 epochs from default, random biases and a zero
     last layer, with 1, 2 and 4 hidden layers of 100, 500 and 2,000 neurons; then with its weights

@@ -45,11 +45,13 @@ def _list(args):
             suite=name,
             runs=sum(len(seeds) for _, seeds in list_experiments()),
             claims=list_experiments.claims or "-",
+            short_of=getattr(list_experiments, "short_of", "") or "-",
             holds=list_experiments.__doc__,
         )
         rows.append(row)
     print(format_table(rows))
-    print("\nclaims: S of Schicho (2023), J of Seo (2025)")
+    print("\nclaims: S of Schicho (2023), J of Seo (2025), Z: predictions of our own")
+    print("short of: the suites of which a suite runs less, as fewer epochs or a smaller network")
 
 # %% ../../nbs/publish/04_cli.ipynb #e6edcc2c
 def _plan(args):
@@ -59,7 +61,7 @@ def _plan(args):
     print(format_table(rows))
     runs = sum(row["runs"] for row in rows)
     done = sum(row["done"] for row in rows)
-    print(f"{runs} runs, {done} done, {_time_left(rows)}")
+    print(f"{runs} runs, {done} done, {_time_left(rows)}{_gpu_time_left(rows)}")
 
 
 def _plan_all(args):
@@ -74,6 +76,13 @@ def _plan_all(args):
     if total["not_timed"]:
         text += f"; {total['not_timed']} runs of networks that were never timed are left out"
     print(text)
+
+
+def _gpu_time_left(rows):
+    "The time that the missing runs take on a GPU, in words; '' if no epoch was timed there."
+    missing = [row for row in rows if row["done"] < row["runs"]]
+    hours = sum(row["gpu_hours"] for row in missing if row["gpu_hours"] is not None)
+    return f"; on a GPU about {hours:.2g} hours, by epochs that were timed on one" if hours else ""
 
 
 def _time_left(rows):
