@@ -41,7 +41,7 @@ def opened(chromium):
     """A function that opens a file. Afterwards, no page may have used a network or met an error."""
     contexts, requests, errors = [], [], []
 
-    def open_file(path, width=1200, dark=False, ready="body[data-ready]"):
+    def open_file(path, width=1200, dark=False, ready="body[data-ready]", fragment="#runs"):
         context = chromium.new_context(
             offline=True,
             viewport=dict(width=width, height=900),
@@ -52,7 +52,7 @@ def opened(chromium):
         page.on("request", lambda request: requests.append(request.url))
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(path.as_uri())
+        page.goto(path.as_uri() + fragment)
         page.wait_for_selector(ready, timeout=60_000)
         return page
 
@@ -397,13 +397,14 @@ def test_every_cell_of_the_map_opens(built, opened):
 
 
 @needs_chromium
-def test_the_evidence_has_an_address(built, chromium):
-    page = chromium.new_page()
-    page.goto(f"{built.as_uri()}#evidence")
-    page.wait_for_selector("body[data-ready]", timeout=60_000)
+@pytest.mark.parametrize("fragment", ["", "#evidence"])
+def test_the_map_of_the_evidence_is_the_first_page(built, opened, fragment):
+    page = opened(built, fragment=fragment)
     assert page.locator(".map").first.is_visible()
     assert not page.locator("#curves").is_visible()
-    page.close()
+    page.locator("nav button[name=runs]").click()
+    assert page.locator("#curves").is_visible()
+    assert (picked(page, "dataset"), picked(page, "protocol")) == ("MNIST", "clean")
 
 
 @needs_chromium
