@@ -249,16 +249,13 @@ def has_equal_neurons(
 
 def _has_equal_rows(weight, bias):
     "Whether two rows of a layer's weight, each with its bias, are equal."
-    rows = weight.detach().flatten(1).double()
+    rows = weight.detach().flatten(1)
     count, width = rows.shape
     if width == 1:
         return False  # the scale of each channel, not neurons
-    if bias is None or bias.shape != (count,):
-        bias = torch.zeros_like(rows[:, 0])
-    # equal rows have equal weighted sums; with irrational factors, other rows do not
-    factors = torch.arange(1, width + 1, dtype=torch.double, device=weight.device).sqrt()
-    sums = torch.stack([(rows * factors).sum(1), bias.detach().double()], 1)
-    return len(sums.unique(dim=0)) < count
+    if bias is not None and bias.shape == (count,):
+        rows = torch.cat([rows, bias.detach()[:, None]], 1)
+    return len(rows.unique(dim=0)) < count
 
 # %% ../../nbs/experiments/10_runner.ipynb #63e56326
 def _check_last_batch(model, batches):
