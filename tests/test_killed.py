@@ -1,5 +1,5 @@
 """Runs that are killed or interrupted, or whose disk is full: what they leave is complete, and the
-same command goes on."""
+same command continues."""
 
 import fcntl
 import json

@@ -73,7 +73,7 @@ def test_the_stop_button_keeps_the_epochs_and_the_same_cell_goes_on(kernel, tmp_
 
     error, text = finish(client, code, interrupt)
     assert error == "Stopped", text
-    assert "2 stopped, 1 not begun, the same command goes on" in text
+    assert "2 stopped, 1 not begun, the same command continues" in text
     assert len(checkpoints(tmp_path)) == 2 and records(tmp_path) == []
 
     error, text = finish(client, code)

@@ -21,7 +21,7 @@ from zeroinit.training.hardware import fast_layout
 from zeroinit.training.loop import fit_all, train_epoch
 from zeroinit.training.optimizers import Adam
 from zeroinit.training.options import Recipe
-from zeroinit.training.stacked import Stack, StackedBatches
+from zeroinit.training.stacked import Stack, stack_batches
 from zeroinit.training.steps import RecordedStep, Recorder, capture_cuda_graph, make_step
 from zeroinit.training.together import ONE_AT_A_TIME, SIDE_BY_SIDE, Trials
 
@@ -95,6 +95,16 @@ def test_compiled(name):
     assert_same(train(name, "compile", epochs=2, n=64), train(name, "plain", epochs=2, n=64))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+def test_the_next_model_of_a_shape_is_not_compiled_again():
+    compiled = []
+    for _ in range(2):
+        train("fnn", "compile", epochs=2, n=64)
+        compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert compiled[0] == compiled[1] > 0
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_auto(name):
     assert_same(train(name, "auto", epochs=2), train(name, "plain", epochs=2))
@@ -134,7 +144,7 @@ def test_an_epoch_reads_nothing_back(name, augment, together):
         if together > 1:
             model = Stack(models, optimizers)
             optimizer = model.optimizer
-            batches = StackedBatches(trains)
+            batches = stack_batches(trains)
         step = make_step(model, optimizer, Recipe())
         if is_recorded:
             step = RecordedStep(step, Recorder(record_nothing))

@@ -17,12 +17,8 @@ from .config import DEFAULTS, METRICS, PROTOCOLS
 _LARGEST = 2**63  # JSON has larger integers, pandas does not
 
 
-def _is_text(value):
+def _is_string(value):
     return isinstance(value, str) and value.isprintable()
-
-
-def _are_texts(values):
-    return set(map(type, values)) <= {str} and "".join(values).isprintable()
 
 
 def _is_number(value):
@@ -31,24 +27,49 @@ def _is_number(value):
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
-def _is_count(value):
-    return isinstance(value, int) and _is_number(value) and value >= 0
+def _is_number_from_0(value):
+    return _is_number(value) and value >= 0
 
 
-def _is_share(value):
+def _is_number_from_0_to_1(value):
     return _is_number(value) and 0 <= value <= 1
 
 
+def _is_integer_from_0(value):
+    return isinstance(value, int) and _is_number_from_0(value)
+
+
+def _is_integer_from_1(value):
+    return isinstance(value, int) and _is_number(value) and value >= 1
+
+
+def _is_boolean(value):
+    return isinstance(value, bool)
+
+
+def _is_object(value):
+    "Whether a value is a dict whose names can be printed."
+    if not isinstance(value, dict):
+        return False
+    types_of_names = set(map(type, value))
+    return types_of_names <= {str} and "".join(value).isprintable()
+
+
+def _is_array(value):
+    return isinstance(value, list)
+
+
+# what a value must be, as a message says it -> the function that checks it
 _KINDS = {
-    "a text": _is_text,
+    "a string": _is_string,
     "a number": _is_number,
-    "a number from 0 on": lambda value: _is_number(value) and value >= 0,
-    "an integer from 0 on": _is_count,
-    "an integer from 1 on": lambda value: _is_count(value) and value > 0,
-    "a number from 0 to 1": _is_share,
-    "true or false": lambda value: isinstance(value, bool),
-    "a table": lambda value: isinstance(value, dict) and _are_texts(value),
-    "a list": lambda value: isinstance(value, list),
+    "a number from 0 on": _is_number_from_0,
+    "a number from 0 to 1": _is_number_from_0_to_1,
+    "an integer from 0 on": _is_integer_from_0,
+    "an integer from 1 on": _is_integer_from_1,
+    "true or false": _is_boolean,
+    "an object": _is_object,
+    "an array": _is_array,
 }
 
 # %% ../../nbs/experiments/00_contents.ipynb #948e8842
@@ -68,16 +89,16 @@ def _check(value, kind, name, none=False):
         _refuse(value, kind, name)
 
 
-def _check_entries(table, kinds, name, none=False):
-    """Check some entries of a table; `kinds` maps each to its kind.
+def _check_entries(entries, kinds, name, none=False):
+    """Check some entries of an object; `kinds` maps each to its kind.
 
     With `none`, they may also be None or missing. The record itself has no name.
     """
     for key, kind in kinds.items():
-        value = table.get(key)
+        value = entries.get(key)
         if value is None and none:
             continue
-        if key not in table:
+        if key not in entries:
             raise ValueError(f"its {name} lacks {key}" if name else f"it lacks {key}")
         if not _KINDS[kind](value):
             _refuse(value, kind, f"{name} {key}".strip())
@@ -109,11 +130,11 @@ def _check_numbers(values, kind, name_of):
             _refuse(value, kind, name_of(i))
 
 # %% ../../nbs/experiments/00_contents.ipynb #d6395dab
-_DEEPEST = 8  # lists and tables inside each other, where any value may stand
+_DEEPEST = 8  # arrays and objects inside each other, where any value may stand
 
 
 def _check_plain(value, name):
-    "Check a value that may be anything: its texts, its numbers, and how deep it is nested."
+    "Check a value that may be anything: its strings, its numbers, and how deep it is nested."
     level = [value]
     for _ in range(_DEEPEST):
         if not level:
@@ -121,9 +142,9 @@ def _check_plain(value, name):
         inside, numbers = [], []
         for item in level:
             if isinstance(item, str):
-                _check(item, "a text", name)
+                _check(item, "a string", name)
             elif isinstance(item, dict):
-                _check(item, "a table", name)
+                _check(item, "an object", name)
                 inside += item.values()
             elif isinstance(item, list):
                 inside += item
@@ -136,45 +157,45 @@ def _check_plain(value, name):
 
 # %% ../../nbs/experiments/00_contents.ipynb #0821ca39
 _SETTINGS = dict(
-    model="a text",
-    init="a text",
-    dataset="a text",
-    protocol="a text",
+    model="a string",
+    init="a string",
+    dataset="a string",
+    protocol="a string",
     epochs="an integer from 0 on",
     lr="a number",
-    optimizer="a text",
+    optimizer="a string",
     lr_step="an integer from 0 on",
     lr_gamma="a number",
-    reduction="a text",
-    eval_mode="a text",
-    precision="a text",
+    reduction="a string",
+    eval_mode="a string",
+    precision="a string",
     batch_size="an integer from 1 on",
     both_modes="true or false",
     probe_steps="an integer from 0 on",
-    scale="a text",
+    scale="a string",
     reshuffle="true or false",
     shared_init="true or false",
-    split="a text",
-    metric="a text",
+    split="a string",
+    metric="a string",
     low_rank="true or false",
 )
 _SETTINGS_OR_NONE = dict(
-    model_args="a table",
-    init_args="a table",
-    augment="a text",
-    layout="a text",
+    model_args="an object",
+    init_args="an object",
+    augment="a string",
+    layout="a string",
     train_size="an integer from 1 on",
     eval_size="an integer from 1 on",
 )
 
 
-def _without(table, names):
-    return {name: value for name, value in table.items() if name not in names}
+def _without(entries, names):
+    return {name: value for name, value in entries.items() if name not in names}
 
 
 def _check_config(config):
     "Check the settings of an experiment."
-    _check(config, "a table", "config")
+    _check(config, "an object", "config")
     complete = DEFAULTS | config  # the settings that its version did not have
     _check_entries(complete, _SETTINGS, "config")
     _check_entries(complete, _SETTINGS_OR_NONE, "config", none=True)
@@ -193,33 +214,39 @@ _IN_EACH_EPOCH = dict(
 
 def _check_history(history, epochs, status):
     "Check the rows of a history: one for each epoch, fewer only if the run diverged."
-    _check(history, "a list", "history")
+    _check(history, "an array", "history")
     if not history or len(history) > epochs or (status == "done" and len(history) < epochs):
         raise ValueError(f"it has {len(history)} of {epochs} epochs")
     for number, row in enumerate(history, 1):
-        if not isinstance(row, dict) or None in map(row.get, _IN_EACH_EPOCH):
-            _check(row, "a table", f"epoch {number}")
-            _check_entries(row, _IN_EACH_EPOCH, f"epoch {number}")
+        if not isinstance(row, dict):
+            _refuse(row, "an object", f"epoch {number}")
+        for key in _IN_EACH_EPOCH:
+            if row.get(key) is None:
+                _check_entries(row, _IN_EACH_EPOCH, f"epoch {number}")
         if type(row["epoch"]) is not int or row["epoch"] != number:
             raise ValueError(f"its epoch {number} is numbered {printable(row['epoch'])}")
 
-    # rows have the same keys
-    keys = dict.fromkeys(chain(_IN_EACH_EPOCH, *history))
-    _check(keys, "a table", "history")
-    del keys["epoch"]  # it is compared above
-    keys_by_kind = {}
+    # the values of each key, all epochs at once
+    keys = dict.fromkeys(_IN_EACH_EPOCH)
+    for row in history:
+        keys |= row
+    _check(keys, "an object", "history")
     for key in keys:
-        kind = "a number from 0 to 1" if key.endswith("_acc") else "a number"
-        keys_by_kind.setdefault(_IN_EACH_EPOCH.get(key, kind), []).append(key)
-    for kind, its_keys in keys_by_kind.items():
-        values = [*chain.from_iterable(map(row.get, its_keys) for row in history)]
-        _check_numbers(values, kind, partial(_name_in_history, its_keys))
+        if key == "epoch":  # it is compared above
+            continue
+        values = [row.get(key) for row in history]
+        _check_numbers(values, _kind_in_history(key), partial(_name_in_history, key))
 
 
-def _name_in_history(keys, i):
-    "The epoch and the key of value `i`, where values are listed row by row."
-    row, column = divmod(i, len(keys))
-    return f"epoch {row + 1} {keys[column]}"
+def _kind_in_history(key):
+    if key in _IN_EACH_EPOCH:
+        return _IN_EACH_EPOCH[key]
+    return "a number from 0 to 1" if key.endswith("_acc") else "a number"
+
+
+def _name_in_history(key, i):
+    "What a message calls the value of a key in row `i`."
+    return f"epoch {i + 1} {key}"
 
 # %% ../../nbs/experiments/00_contents.ipynb #2aa26fc3
 _GRADIENT_STATISTICS = ["q05", "q25", "q50", "q75", "q95", "min", "max", "zero_share"]
@@ -227,14 +254,14 @@ _GRADIENT_STATISTICS = ["q05", "q25", "q50", "q75", "q95", "min", "max", "zero_s
 
 def _check_gradients(gradients):
     "Check the gradients probe: a row of statistics for each layer and update."
-    _check_entries(gradients, dict(statistics="a list", weights="a table"), "gradients")
+    _check_entries(gradients, dict(statistics="an array", weights="an object"), "gradients")
     if gradients["statistics"] != _GRADIENT_STATISTICS:
         raise ValueError("its gradients have other statistics")
     for layer, updates in gradients["weights"].items():
         name = f"gradients of {layer}"
-        _check(updates, "a list", name)
+        _check(updates, "an array", name)
         for row in updates:
-            _check(row, "a list", name)
+            _check(row, "an array", name)
             if len(row) != len(_GRADIENT_STATISTICS):
                 raise ValueError(f"its {name} have {len(row)} statistics")
         values = [*chain.from_iterable(updates)]
@@ -243,27 +270,27 @@ def _check_gradients(gradients):
 # %% ../../nbs/experiments/00_contents.ipynb #9ce7bf22
 def _check_wake(wake):
     "Check the wake probe: the update at which each parameter woke, and its gradient then."
-    _check_entries(wake, dict(updates="an integer from 0 on", first="a table"), "wake")
+    _check_entries(wake, dict(updates="an integer from 0 on", first="an object"), "wake")
     for name, update in wake["first"].items():
         _check(update, "an integer from 1 on", f"waking of {name}", none=True)
     sizes = wake.get("size", {})  # the first records have none
-    _check(sizes, "a table", "wake size")
+    _check(sizes, "an object", "wake size")
     for name, size in sizes.items():
         _check(size, "a number", f"size of {name}", none=True)
 
 
 def _check_symmetry(symmetry):
     "Check the symmetry probe: a row of measures for each layer and some epochs."
-    _check_entries(symmetry, dict(rows="a list"), "symmetry")
+    _check_entries(symmetry, dict(rows="an array"), "symmetry")
     kinds = dict(
         epoch="an integer from 0 on",
-        layer="a text",
+        layer="a string",
         rank="a number",
         distinct="an integer from 0 on",
         neurons="an integer from 0 on",
     )
     for row in symmetry["rows"]:
-        _check(row, "a table", "symmetry")
+        _check(row, "an object", "symmetry")
         _check_entries(row, kinds, "symmetry")
         for key in set(row) - set(kinds):
             _check(row[key], "a number", f"symmetry {key}")
@@ -271,10 +298,10 @@ def _check_symmetry(symmetry):
 # %% ../../nbs/experiments/00_contents.ipynb #7abd169e
 def _check_low_rank(low_rank):
     "Check the low-rank probe: an accuracy for each rank."
-    _check_entries(low_rank, dict(rows="a list"), "low_rank")
+    _check_entries(low_rank, dict(rows="an array"), "low_rank")
     kinds = dict(rank="an integer from 1 on", test_acc="a number from 0 to 1")
     for row in low_rank["rows"]:
-        _check(row, "a table", "low_rank")
+        _check(row, "an object", "low_rank")
         _check_entries(row, kinds, "low_rank")
 
 
@@ -284,8 +311,8 @@ _CHECKED_PROBES = _IN_EVERY_RECORD | dict(low_rank=_check_low_rank)
 
 def _check_probes(probes):
     "Check what the probes measured; a probe of a later version may hold anything plain."
-    _check(probes, "a table", "probes")
-    _check_entries(probes, dict.fromkeys(_IN_EVERY_RECORD, "a table"), "probes")
+    _check(probes, "an object", "probes")
+    _check_entries(probes, dict.fromkeys(_IN_EVERY_RECORD, "an object"), "probes")
     for name, measured in probes.items():
         if name in _CHECKED_PROBES:
             _CHECKED_PROBES[name](measured)
@@ -293,21 +320,23 @@ def _check_probes(probes):
             _check_plain(measured, f"probe {name}")
 
 # %% ../../nbs/experiments/00_contents.ipynb #079a7ecc
-_ENVIRONMENT = dict(zeroinit="a text", torch="a text", device="a text", device_type="a text")
+_ENVIRONMENT = dict(
+    zeroinit="a string", torch="a string", device="a string", device_type="a string"
+)
 _ENVIRONMENT_OR_NONE = dict(
-    git="a text",
+    git="a string",
     dirty="true or false",
     threads="an integer from 1 on",
-    data="a text",
-    precision="a text",
-    speed="a text",
+    data="a string",
+    precision="a string",
+    speed="a string",
 )
 _TOP = dict(
-    config="a table",
+    config="an object",
     seed="an integer from 0 on",
-    history="a list",
-    probes="a table",
-    env="a table",
+    history="an array",
+    probes="an object",
+    env="an object",
     wall_s="a number from 0 on",
 )
 _STATUSES = ("done", "diverged")
@@ -318,7 +347,7 @@ def check_contents(
     probes: bool = True,  # False: whatever they hold, for a reader who leaves them out
 ):
     "Raise `ValueError` with the first value that is missing or is not what it must be."
-    _check(record, "a table", "text")
+    _check(record, "an object", "text")
     _check_entries(record, _TOP, "")
     if record.get("status") not in _STATUSES:
         status = printable(repr(record.get("status")))[:40]
@@ -330,7 +359,7 @@ def check_contents(
     _check_entries(record["env"], _ENVIRONMENT, "env")
     _check_entries(record["env"], _ENVIRONMENT_OR_NONE, "env", none=True)
     cost = record.get("cost", {})  # the first records have none
-    _check(cost, "a table", "cost")
+    _check(cost, "an object", "cost")
     _check_entries(cost, dict.fromkeys(cost, "a number"), "cost", none=True)
 
     # what a later version adds

@@ -44,7 +44,7 @@ class RunContext:
         "Raise `Stopped` if `stop` is set and there are epochs left."
         if self.stop.is_set() and epoch < epochs:
             raise Stopped(
-                f"after epoch {epoch} of {epochs}, as requested; the same command goes on"
+                f"after epoch {epoch} of {epochs}, as requested; the same command continues"
             )
 
     def data_set(self, key: tuple, load: Callable):

@@ -45,17 +45,19 @@ def _timed_in(path):
     "The rows of a file of timed epochs. Raise `Unreadable` if a value is missing or has no sense."
     rows = read_json(path)
     if not isinstance(rows, list):
-        raise Unreadable(path, "it holds no list")
+        raise Unreadable(path, "it is not an array of rows")
     for row in rows:
         if not isinstance(row, dict):
-            raise Unreadable(path, "it holds a row that is no table")
+            raise Unreadable(path, "a row is not an object")
         for name in ("model", "data", "precision"):
             if not isinstance(row.get(name), str):
                 raise Unreadable(path, f"a row has no {name}")
         for name in ("seeds", "epoch_s"):
             value = row.get(name)
-            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            if not isinstance(value, (int, float)):
                 raise Unreadable(path, f"a row has no {name}")
+            if not 0 < value < math.inf:
+                raise Unreadable(path, f"a row has {name} {value}, not a positive number")
     return rows
 
 

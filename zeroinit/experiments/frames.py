@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..basics.errors import pick
-from ..basics.files import at_root
+from ..basics.files import library_folder
 from .config import DEFAULTS, METRICS, config_hash, model_label, scheme_label
 from .records import records
 
@@ -180,10 +180,6 @@ def published() -> object:  # pandas frame, one row for each number
     """
     import pandas as pd
 
-    if "__file__" in globals():
-        path = Path(__file__).parents[1] / "published.csv"
-    else:
-        path = at_root("zeroinit/published.csv")
-    table = pd.read_csv(path)
+    table = pd.read_csv(library_folder() / "published.csv")
     scheme = table["init"].str.replace(r"^(\w+) std (\S+)$", r"\1(std=\2)", regex=True)
     return table.assign(scheme=scheme)

@@ -100,8 +100,9 @@ _VALUE_TYPES = {
     "float": _ValueType(_read_float, "a finite number"),
     "bool": _ValueType(_read_bool, "True or False"),
     "str": _ValueType(_read_text, "a name or path"),
-    "dict": _ValueType(_read_arguments, "arguments as {name: value}"),
+    "dict": _ValueType(_read_arguments, "a JSON object"),
 }
+_EXAMPLES = {"init_args": '{"std": 100}', "model_args": '{"hidden": [100, 100]}'}
 
 # %% ../../nbs/experiments/03_options.ipynb #1c3e83ac
 def read_value(
@@ -114,7 +115,10 @@ def read_value(
     try:
         return value_type.read(plain_value(value))
     except Exception:  # whatever an object of any type raises
-        raise Refused(f"{name} must be {value_type.description}, not {shown(value)}") from None
+        expected = value_type.description
+        if name in _EXAMPLES:
+            expected += f" such as {_EXAMPLES[name]}"
+        raise Refused(f"{name} must be {expected}, not {shown(value)}") from None
 
 # %% ../../nbs/experiments/03_options.ipynb #c35c73b7
 @dataclass(frozen=True)
@@ -160,7 +164,10 @@ OPTIONS = (
     ),
     _setting("model_args", 'of the model, as {"hidden": [100, 100]}'),
     _setting("init", "default, zero, bias_normal ...; zeroinit.schemes() lists all"),
-    _setting("init_args", 'of the scheme, as {"std": 100}; also head_bias, only, skip, strict'),
+    _setting(
+        "init_args",
+        'as {"std": 100}; for any scheme: only, skip (layers), strict, head_bias',
+    ),
     _setting("dataset", "digits, mnist, cifar10 ..., or path of an .npz; None: the model's own"),
     _setting("protocol", "clean or published", choices=PROTOCOLS),
     _setting("epochs", "passes over the images; None: from the protocol", least=1),
@@ -170,12 +177,12 @@ OPTIONS = (
     _setting("augment", "plain, crop_flip, crop_flip+mixup ...; None: from the protocol"),
     _setting(
         "metric",
-        "score of a run: last, max, last50; None: from the protocol",
+        "test accuracy: last, max over epochs, last50 (mean of last 50); None: protocol",
         choices=tuple(METRICS),
     ),
     _setting(
         "scale",
-        "of the pixels: unit, raw, standard, imagenet; None: from the protocol",
+        "unit 0 to 1, raw 0 to 255, standard or imagenet mean and sd; None: protocol",
         choices=("unit", "raw", "standard", "imagenet"),
     ),
     _setting(
@@ -192,7 +199,7 @@ OPTIONS = (
     _setting("shared_init", "all seeds share one draw of `default`; None: from the protocol"),
     _setting(
         "split",
-        "of training images: stratified, unused, whole; None: from the protocol",
+        "stratified validates on 7,000; unused drops them; whole: all; None: protocol",
         choices=("stratified", "unused", "whole"),
     ),
     _setting("lr_step", "epochs between cuts of the rate; None: from the protocol", least=0),
@@ -207,7 +214,7 @@ OPTIONS = (
         "speed",
         "str",
         "auto",
-        "auto, plain, onednn (CPU), compile; equal neurons always use plain",
+        "auto: fast; plain: eager; onednn (CPU), compile: use it; equal neurons: plain",
         choices=SPEEDS,
     ),
     Option(
@@ -232,7 +239,7 @@ OPTIONS = (
     ),
     _setting(
         "layout",
-        "contiguous: convolutions in torch's plain memory layout; None: in the fast one",
+        "contiguous: convolutions in torch's layout; None: channels last if faster",
         choices=LAYOUTS,
     ),
     _setting("probe_steps", "first updates whose gradients are recorded", least=0),

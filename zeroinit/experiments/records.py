@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['results_path', 'record_below', 'protocol_words', 'run_name', 'runs_folder', 'run_path', 'commit_of_archive',
            'code_version', 'computing_code', 'cpu_name', 'environment', 'write_record', 'DamagedRecord', 'read_record',
-           'damage', 'warn_of_damage', 'is_done', 'set_aside', 'record_paths', 'records']
+           'record_at', 'damage', 'warn_of_damage', 'is_done', 'set_aside', 'record_paths', 'records']
 
 # %% ../../nbs/experiments/01_records.ipynb #d98d2768
 import hashlib
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from ..basics.errors import Unwritable, pick
-from ..basics.files import at_root, write_atomically
+from ..basics.files import at_root, library_folder, write_atomically
 from ..basics.names import path_below
 from ..basics.reading import Unreadable, parse_json, read_text
 from .config import DEFAULTS, Experiment, config_hash, model_label, scheme_label
@@ -110,14 +110,9 @@ def run_path(
     return runs_folder(root) / folder.relative_to(root) / record.with_suffix(ending).name
 
 # %% ../../nbs/experiments/01_records.ipynb #88f7d3d3
-def _library_folder():
-    "The folder of the package; the present folder in this notebook."
-    return Path(__file__).parents[1] if "__file__" in globals() else Path.cwd()
-
-
 def _git(*args):
     "What a git command prints about this library's folder; None outside a checkout."
-    command = ["git", "-C", str(_library_folder()), *args]
+    command = ["git", "-C", str(library_folder()), *args]
     try:
         finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
@@ -153,7 +148,7 @@ def code_version() -> dict:  # git: the commit; dirty: whether the code differs 
         return dict(git=stated[0], dirty=stated[-1] == "dirty")
     # a wheel that is installed inside another project's checkout is not part of its commit
     if not _git("ls-files", "--error-unmatch", "__init__.py"):
-        return dict(git=commit_of_archive(_library_folder().parent), dirty=None)
+        return dict(git=commit_of_archive(library_folder().parent), dirty=None)
     changes = _git("status", "--porcelain", "--", ".")
     return dict(git=_git("rev-parse", "HEAD"), dirty=bool(changes))
 
@@ -177,9 +172,7 @@ def computing_code() -> str:  # 8 hexadecimal digits
     Unlike `code_version` it stays the same when a commit adds records, prose or figures, so that a
     stopped run can go on after it.
     """
-    import zeroinit
-
-    folder = Path(zeroinit.__file__).parent
+    folder = library_folder()
     digest = hashlib.sha256()
     for pattern in _COMPUTING:
         for path in sorted(folder.glob(pattern)):
@@ -283,11 +276,7 @@ def _read_sealed(path):
 @lru_cache(maxsize=1)
 def _unsealed_digests():
     "What `_seal` returns for each known record without a seal."
-    if "__file__" in globals():
-        path = Path(__file__).parents[1] / "unsealed_records.csv"
-    else:
-        path = at_root("zeroinit/unsealed_records.csv")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = (library_folder() / "unsealed_records.csv").read_text(encoding="utf-8").splitlines()
     return frozenset(line.partition(",")[0] for line in lines[1:])
 
 
@@ -340,14 +329,21 @@ def read_record(
     return record if probes else record | dict(probes={})
 
 # %% ../../nbs/experiments/01_records.ipynb #ea9b22c7
+def record_at(
+    path: str | Path,  # where a record would be
+) -> dict:  # as of `read_record`; None if there is none
+    "The record at a path, if there is one; raise `DamagedRecord` if it is damaged."
+    if not os.path.lexists(path):  # a link that leads nowhere is damaged
+        return None
+    return read_record(path)
+
+
 def damage(
     path: str | Path,  # where a record would be
 ) -> DamagedRecord:  # None if the record is complete, or if there is none
     "What is wrong with the file at a record's path."
-    if not os.path.lexists(path):
-        return None
     try:
-        read_record(path)
+        record_at(path)
     except DamagedRecord as error:
         return error
     return None

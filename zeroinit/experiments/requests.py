@@ -40,7 +40,6 @@ from zeroinit.experiments.runner import (
 )
 from .verification import compare_records
 from ..models.networks import MODELS
-from ..training.hardware import fast_layout
 from ..training.loop import fit
 
 # %% ../../nbs/experiments/13_requests.ipynb #d1c44716
@@ -84,8 +83,6 @@ def _measure(e, images, size, speed):
         speed = "auto"  # to compile would take longer than to measure
     if has_equal_neurons(model):
         speed = "plain"
-    if speed != "plain":
-        fast_layout(model)
     recipe = replace(recipe_of(e), epochs=4)
     ends = []  # of updates, in processor seconds of this process
 

@@ -8,9 +8,12 @@ __all__ = ['SUGGESTED', 'DatasetFile', 'dataset_name', 'load_dataset', 'image_sh
 
 # %% ../../nbs/experiments/06_resolve.ipynb #e2b86d4f
 import hashlib
+import inspect
 import json
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import lru_cache, partial
+from typing import get_origin
 
 import torch
 
@@ -104,6 +107,12 @@ def _without_defaults(init, init_args):
     return changed or None
 
 
+def _takes_list(model, name):
+    "Whether an argument of a model is a sequence, by its annotation."
+    parameter = inspect.signature(builder(model)).parameters[name]
+    return get_origin(parameter.annotation) is Sequence
+
+
 def _changed_sizes(model, model_args):
     "A model's arguments that differ from their defaults; None if there are none."
     defaults = model_arguments(model)
@@ -111,6 +120,9 @@ def _changed_sizes(model, model_args):
     for name, value in (model_args or {}).items():
         pick(name, defaults, f"argument of model {model}")
         default = defaults[name]
+        if _takes_list(model, name) and not isinstance(value, (list, tuple)):
+            example = list(default or (100, 100))
+            raise Refused(f"{name} must be a list of numbers such as {example}, not {shown(value)}")
         if isinstance(default, tuple):
             default = list(default)
         if not _equal(value, default):

@@ -34,8 +34,7 @@ from zeroinit.experiments.records import (
     DamagedRecord,
     computing_code,
     environment,
-    is_done,
-    read_record,
+    record_at,
     results_path,
     run_name,
     run_path,
@@ -249,16 +248,13 @@ def has_equal_neurons(
 
 def _has_equal_rows(weight, bias):
     "Whether two rows of a layer's weight, each with its bias, are equal."
-    rows = weight.detach().flatten(1).double()
+    rows = weight.detach().flatten(1)
     count, width = rows.shape
     if width == 1:
         return False  # the scale of each channel, not neurons
-    if bias is None or bias.shape != (count,):
-        bias = torch.zeros_like(rows[:, 0])
-    # equal rows have equal weighted sums; with irrational factors, other rows do not
-    factors = torch.arange(1, width + 1, dtype=torch.double, device=weight.device).sqrt()
-    sums = torch.stack([(rows * factors).sum(1), bias.detach().double()], 1)
-    return len(sums.unique(dim=0)) < count
+    if bias is not None and bias.shape == (count,):
+        rows = torch.cat([rows, bias.detach()[:, None]], 1)
+    return len(rows.unique(dim=0)) < count
 
 # %% ../../nbs/experiments/10_runner.ipynb #63e56326
 def _check_last_batch(model, batches):
@@ -307,19 +303,7 @@ def epochs_in_checkpoint(
 
 EVALUATION_COST = 1 / 3  # of an image, where one to train on costs 1: there is no backward pass
 
-
-def _progress_of(runs, trains, evals):
-    "The progress display of runs that are trained as one."
-    e = runs[0].experiment
-    name = runs[0].name
-    if len(runs) > 1:
-        name += f" to {runs[-1].seed}"
-    evaluated = sum(batches.count for batches in evals.values())
-    images = trains[0].count + EVALUATION_COST * evaluated
-    done = min(epochs_in_checkpoint(seed_run.checkpoint) for seed_run in runs)
-    return RunProgress(name, e.epochs, images, done)
-
-
+# %% ../../nbs/experiments/10_runner.ipynb #0addd7cc
 def _identity(seed_run, images):
     "What a checkpoint must name to be continued by a run."
     return dict(
@@ -331,108 +315,118 @@ def _identity(seed_run, images):
     )
 
 
-def _train(e, runs, images, quiet, speed, context):
-    """Train seeds of an experiment, together if there are several.
-
-    Returns a list with the result of `fit` for each run, and what its record says about how it was
-    computed; None if the seeds cannot be trained together.
-    """
-    device = images.x_train.device
-    first = runs[0]
-
-    # batches; those to evaluate on are the same for all seeds
-    all_batches = [make_batches(e, images, seed_run.seed) for seed_run in runs]
-    trains = [train for train, _ in all_batches]
-    evals = all_batches[0][1]
-
-    # initial models
+def _initial_models(experiment, runs, images, trains):
+    "The initial model of each run, on the CPU; `trains` has the batches of each."
     models = []
     for seed_run, train in zip(runs, trains, strict=True):
-        seen = train.prepare(train.first_images(256)).cpu()
-        model = initial_model(e, seed_run.seed, images.image_shape, len(images.classes), seen)
-        models.append(model.to(device))
-
-    # how a step is computed
-    if any(has_equal_neurons(model) for model in models):
-        speed = "plain"
-    if len(runs) > 1 and (speed == "plain" or not _can_be_trained_together(e, models)):
-        return None
-    trials = _trials_of(e, models, device, context)
-    memory_format = torch.contiguous_format
-    may_be_stacked = len(runs) > 1 and STACKED in trials.ways
-    if speed != "plain" and e.layout is None and not may_be_stacked:
-        memory_format = fast_layout(models[0])
-
-    check_batches(e, models[0], trains[0], evals)
-
-    other_mode_evals = {}
-    if e.both_modes:
-        name = f"test_{OTHER_MODE[e.eval_mode]}"
-        other_mode_evals[name] = evals["test"].with_batch_size(e.batch_size)
-
-    test_batches = evals["test"]  # which no progress display counts
-    progress = None
-    if not quiet:
-        progress = _progress_of(runs, trains, evals | other_mode_evals)
-        trains[0] = progress.watch(trains[0])
-        evals = _watch_all(evals, progress)
-        other_mode_evals = _watch_all(other_mode_evals, progress)
-
-    if device.type == "cuda":
-        _log_precision(runs, quiet)
-    torch.manual_seed(first.seed)
-    with progress or nullcontext():
-        results = fit_all(
-            models,
-            trains,
-            evals,
-            recipe_of(e),
-            [_probes(e, test_batches) for _ in runs],
-            [seed_run.checkpoint for seed_run in runs],
-            other_mode_evals=other_mode_evals,
-            after_epochs=[_after_epoch(seed_run, context, progress) for seed_run in runs],
-            speed=speed,
-            identities=[_identity(seed_run, images) for seed_run in runs],
-            trials=trials,
-        )
-    computed = dict(
-        speed=speed,
-        together=len(runs),
-        layout=str(memory_format).removeprefix("torch."),
-    )
-    if len(runs) > 1 and device.type == "cuda":
-        computed |= dict(way=trials.next_way(), seconds_of_ways=trials.measured())
-    return [(result, computed) for result in results]
+        batch = train.prepare(train.first_images(256)).cpu()
+        seed, classes = seed_run.seed, len(images.classes)
+        models.append(initial_model(experiment, seed, images.image_shape, classes, batch))
+    return models
 
 
-def _probes(e, test_batches):
-    "What is measured while a model is trained."
-    probes = [Gradients(e.probe_steps), Wake(), Symmetry()]
-    if e.low_rank:
+def _speed_of(models, speed):
+    "The speed that models are trained at; those with equal neurons are always trained plainly."
+    return "plain" if any(map(has_equal_neurons, models)) else speed
 
-        def accuracy(model):
-            _, correct, images = evaluate(model, test_batches, recipe_of(e)).tolist()
-            return correct / images
-
-        probes.append(LowRank(accuracy))
-    return probes
-
-
-def _can_be_trained_together(e, models):
+# %% ../../nbs/experiments/10_runner.ipynb #f5d83a65
+def _can_be_stacked_or_recorded(experiment, models):
     "Whether the steps of an experiment's models can be stacked, or recorded on a GPU."
-    return e.optimizer == "adam" and all(recordable(model) for model in models)
+    return experiment.optimizer == "adam" and all(recordable(model) for model in models)
 
 
-def _trials_of(e, models, device, context):
+def _can_be_trained_together(experiment, runs, images, speed):
+    "Whether these runs can be trained as one; judged by the models of all seeds."
+    trains = [make_batches(experiment, images, seed_run.seed)[0] for seed_run in runs]
+    models = _initial_models(experiment, runs, images, trains)
+    if _speed_of(models, speed) == "plain":
+        return False
+    return _can_be_stacked_or_recorded(experiment, models)
+
+
+def _trials_of(experiment, models, device, context):
     """The ways to train several models, and what is known about them.
 
     On a CPU they are stacked. On a GPU the ways are timed once a process for each kind of network.
     """
     if device.type == "cpu":
         return Trials()
+    e = experiment
     ways = ways_on_gpu(models[0], e.epochs)
     kind = (repr(models[0]), e.dataset, e.batch_size, e.augment, e.precision, len(models))
     return context.remember((ways, kind), lambda: Trials(ways))
+
+# %% ../../nbs/experiments/10_runner.ipynb #7b6fe70e
+@dataclass
+class _Training:
+    "What runs of an experiment are trained with, together if there are several."
+
+    experiment: Experiment  # resolved
+    runs: list  # of SeedRun
+    images: object  # Images, on the device
+    models: list  # the initial model of each run, on the device; they are trained in place
+    trains: list  # the batches of each run to train on
+    evals: dict  # split name -> batches to evaluate on, the same for all runs
+    other_mode_evals: dict  # the same, in the mode that the experiment does not evaluate in
+    speed: str  # a name in SPEEDS
+    memory_format: torch.memory_format
+    trials: Trials
+
+    @property
+    def device(self):
+        return self.images.x_train.device
+
+
+def _prepare(experiment, runs, images, speed, context):
+    "Batches, initial models, and how a step is executed. Raise `Refused` for impossible batches."
+    # batches; those to evaluate on are the same for all seeds
+    all_batches = [make_batches(experiment, images, seed_run.seed) for seed_run in runs]
+    trains = [train for train, _ in all_batches]
+    _, evals = all_batches[0]
+    other_mode_evals = {}
+    if experiment.both_modes:
+        name = f"test_{OTHER_MODE[experiment.eval_mode]}"
+        other_mode_evals[name] = evals["test"].with_batch_size(experiment.batch_size)
+
+    # initial models
+    device = images.x_train.device
+    models = _initial_models(experiment, runs, images, trains)
+    models = [model.to(device) for model in models]
+    check_batches(experiment, models[0], trains[0], evals)
+
+    # how a step is executed
+    speed = _speed_of(models, speed)
+    trials = _trials_of(experiment, models, device, context)
+    may_be_stacked = len(runs) > 1 and STACKED in trials.ways
+    memory_format = torch.contiguous_format
+    if speed != "plain" and experiment.layout is None and not may_be_stacked:
+        memory_format = fast_layout(models[0])
+
+    return _Training(
+        experiment=experiment,
+        runs=runs,
+        images=images,
+        models=models,
+        trains=trains,
+        evals=evals,
+        other_mode_evals=other_mode_evals,
+        speed=speed,
+        memory_format=memory_format,
+        trials=trials,
+    )
+
+# %% ../../nbs/experiments/10_runner.ipynb #2d9f4f32
+def _probes(experiment, test_batches):
+    "What is measured while a model is trained."
+    probes = [Gradients(experiment.probe_steps), Wake(), Symmetry()]
+    if experiment.low_rank:
+
+        def accuracy(model):
+            _, correct, images = evaluate(model, test_batches, recipe_of(experiment)).tolist()
+            return correct / images
+
+        probes.append(LowRank(accuracy))
+    return probes
 
 
 def _log_precision(runs, quiet):
@@ -443,6 +437,19 @@ def _log_precision(runs, quiet):
         seed_run.log("precision", text)
     if not quiet:
         say(text)
+
+
+def _progress_of(training):
+    "The progress display of runs that are trained as one."
+    runs = training.runs
+    name = runs[0].name
+    if len(runs) > 1:
+        name += f" to {runs[-1].seed}"
+    evals = training.evals | training.other_mode_evals
+    evaluated = sum(batches.count for batches in evals.values())
+    images = training.trains[0].count + EVALUATION_COST * evaluated
+    done = min(epochs_in_checkpoint(seed_run.checkpoint) for seed_run in runs)
+    return RunProgress(name, training.experiment.epochs, images, done)
 
 
 def _watch_all(evals, progress):
@@ -465,6 +472,50 @@ def _after_epoch(seed_run, context, progress=None):
             context.stop_if_requested(len(history), epochs)
 
     return after
+
+
+def _fit(training, quiet, context):
+    "Train the models, from their checkpoints if there are any; a result of `fit` for each run."
+    experiment, runs = training.experiment, training.runs
+    trains, evals, other_mode_evals = training.trains, training.evals, training.other_mode_evals
+    progress = None
+    if not quiet:
+        progress = _progress_of(training)
+        # the first run reports for all of them
+        trains = [progress.watch(trains[0]), *trains[1:]]
+        evals = _watch_all(evals, progress)
+        other_mode_evals = _watch_all(other_mode_evals, progress)
+    if training.device.type == "cuda":
+        _log_precision(runs, quiet)
+
+    torch.manual_seed(runs[0].seed)
+    with progress or nullcontext():
+        return fit_all(
+            models=training.models,
+            trains=trains,
+            evals=evals,
+            recipe=recipe_of(experiment),
+            probes=[_probes(experiment, training.evals["test"]) for _ in runs],
+            checkpoints=[seed_run.checkpoint for seed_run in runs],
+            other_mode_evals=other_mode_evals,
+            after_epochs=[_after_epoch(seed_run, context, progress) for seed_run in runs],
+            speed=training.speed,
+            identities=[_identity(seed_run, training.images) for seed_run in runs],
+            trials=training.trials,
+        )
+
+
+def _describe(training):
+    "What the records say about how the runs were computed."
+    computed = dict(
+        speed=training.speed,
+        together=len(training.runs),
+        layout=str(training.memory_format).removeprefix("torch."),
+    )
+    if len(training.runs) > 1 and training.device.type == "cuda":
+        trials = training.trials
+        computed |= dict(way=trials.next_way(), seconds_of_ways=trials.measured())
+    return computed
 
 # %% ../../nbs/experiments/10_runner.ipynb #fdffebe9
 def _write_results(seed_run, images, result, computed, memory_gib):
@@ -510,17 +561,13 @@ def train_seeds(
         context = RunContext()
     for seed_run in runs:
         _remove_temporary_files(seed_run)
-    meter = MemoryMeter(images.x_train.device)
-    results = _train_or_start_again(e, runs, images, quiet, speed, context)
-    if results is None:
-        records = []
-        for seed_run in runs:
-            records += train_seeds(e, [seed_run], images, quiet, speed, context)
-        return records
-    return [
-        _write_results(seed_run, images, result, computed, meter.gib())
-        for seed_run, (result, computed) in zip(runs, results, strict=True)
-    ]
+    groups = [runs]
+    if len(runs) > 1 and not _can_be_trained_together(e, runs, images, speed):
+        groups = [[seed_run] for seed_run in runs]
+    records = []
+    for group in groups:
+        records += _train_group(e, group, images, quiet, speed, context)
+    return records
 
 
 def _remove_temporary_files(seed_run):
@@ -530,15 +577,32 @@ def _remove_temporary_files(seed_run):
             temporary.unlink()
 
 
-def _train_or_start_again(e, runs, images, quiet, speed, context):
-    "`_train`; a checkpoint that is damaged or of another run is moved away, with a warning."
-    records = {seed_run.checkpoint: seed_run.path for seed_run in runs}
-    while True:
+def _train_group(experiment, runs, images, quiet, speed, context):
+    """Train runs of an experiment as one, and write their records.
+
+    A checkpoint that is damaged or of another run is moved away, with a warning. The other
+    checkpoints may have been read by then, so everything is prepared again.
+    """
+    meter = MemoryMeter(images.x_train.device)
+    results = None
+    while results is None:
+        training = _prepare(experiment, runs, images, speed, context)
         try:
-            return _train(e, runs, images, quiet, speed, context)
+            results = _fit(training, quiet, context)
         except CheckpointMismatch as error:
-            moved_to = set_aside(records[error.path], ".safetensors")
-            warnings.warn(f"{error.problem}; set aside as {moved_to}, starting anew", stacklevel=1)
+            _set_checkpoint_aside(runs, error)
+    computed = _describe(training)
+    return [
+        _write_results(seed_run, images, result, computed, meter.gib())
+        for seed_run, result in zip(runs, results, strict=True)
+    ]
+
+
+def _set_checkpoint_aside(runs, error):
+    "Move the checkpoint away that an error names, and warn."
+    (record_path,) = [seed_run.path for seed_run in runs if seed_run.checkpoint == error.path]
+    moved_to = set_aside(record_path, ".safetensors")
+    warnings.warn(f"{error.problem}; set aside as {moved_to}, starting anew", stacklevel=1)
 
 # %% ../../nbs/experiments/10_runner.ipynb #6973810a
 SEEDS_PER_BATCH = {  # by model, or by model and data set
@@ -558,7 +622,7 @@ def _must_train_alone(e):
     shape = image_shape(e.dataset)
     noise = torch.rand(64, *shape, generator=random_stream(0, "seen"))
     model = initial_model(e, 0, shape, 10, noise)
-    return has_equal_neurons(model) or not _can_be_trained_together(e, [model])
+    return has_equal_neurons(model) or not _can_be_stacked_or_recorded(e, [model])
 
 # %% ../../nbs/experiments/10_runner.ipynb #120d6707
 def seeds_per_batch(
@@ -593,10 +657,8 @@ def existing_record(
     path: Path,  # of a record; call it while holding the run's lock
 ) -> dict:  # or None
     "The record at a path, if there is one; a damaged record is moved away, with a warning."
-    if not os.path.lexists(path):  # a link that leads nowhere is damaged
-        return None
     try:
-        return read_record(path)
+        return record_at(path)
     except DamagedRecord as error:
         moved_to = set_aside(path)
         warnings.warn(f"{error.problem}; set aside as {moved_to}, running it again", stacklevel=1)
@@ -657,8 +719,12 @@ def _finished_records(runs, context):
     "The records that exist, by seed; what their runs have left behind is removed."
     records = {}
     for r in runs:
-        if is_done(r.path):
-            records[r.seed] = read_record(r.path)
+        try:
+            record = record_at(r.path)
+        except DamagedRecord:
+            continue  # `run` moves it away as soon as it holds the lock
+        if record is not None:
+            records[r.seed] = record
             remove_leftovers(r.path, context.granted_locks)
     return records
 

@@ -606,7 +606,7 @@ def _print_summary(name, progress, seconds, stopped, forced):
     if stopped and forced:
         remarks.append("with force it begins again from the start")
     elif stopped:
-        remarks.append("the same command goes on")
+        remarks.append("the same command continues")
     line = f"{name}: {counts['done'] + counts['diverged']} runs in {seconds:.0f} s"
     if remarks:
         line += f"; {', '.join(remarks)}"

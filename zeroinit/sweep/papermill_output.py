@@ -16,8 +16,12 @@ import time
 from pathlib import Path
 
 from ..basics.files import literal_path, root
-from ..basics.output import keep_standard_streams, never_fail_to_print, say
-from ..experiments.progress import TERMINAL_VARIABLE
+from zeroinit.basics.output import (
+    TERMINAL_VARIABLE,
+    keep_standard_streams,
+    never_fail_to_print,
+    say,
+)
 
 # %% ../../nbs/sweep/04_papermill_output.ipynb #0a473eb4
 _TWO_VALUES = ("-p", "--parameters", "-r", "--parameters_raw")

@@ -277,8 +277,7 @@ def check_address(
         socket.create_connection((host, int(port)), timeout=seconds).close()
     except OSError as error:
         raise Refused(
-            f"nobody answers at {address} ({error}); "
-            "`ray status` on the head node shows its address"
+            f"no response from {address} ({error}); `ray status` on the head node shows its address"
         ) from None
 
 # %% ../../nbs/sweep/02_ray_cluster.ipynb #d2f6e81b

@@ -103,6 +103,6 @@ def _train(jobs, processes, force):
     if stop_requested() and force:
         raise Stopped("seeds were stopped, as requested; with force, they begin again")
     if stop_requested() and not all(job.done for job in jobs):
-        raise Stopped("seeds were stopped, as requested; the same command goes on")
+        raise Stopped("seeds were stopped, as requested; the same command continues")
     if exit_code == FAILED_CODE:
         raise Refused("not all seeds could be trained; the lines above say why")

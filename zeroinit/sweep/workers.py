@@ -444,8 +444,8 @@ class _Pool:
         if stopping:
             return Outcome(job, "stopped", "with its process, which died")
         if self.deaths[job.name] >= MAX_TRIES:
-            text = f"its process died {MAX_TRIES} times, perhaps for want of memory; "
-            return Outcome(job, "failed", text + "fewer jobs may help")
+            text = f"its process died {MAX_TRIES} times (out of memory?); "
+            return Outcome(job, "failed", text + "try a smaller --jobs")
         self.waiting.appendleft(job)
         return None
 

@@ -46,6 +46,9 @@ def matrix_products(
         yield
         return
     previous = setting.fp32_precision
+    # The only setting that sends float32 products to oneDNN is the one that allows it to round
+    # them to bf16. oneDNN does so only on processors with matrix units for bf16; elsewhere it
+    # multiplies in float32. Which of the two happens here is measured below.
     setting.fp32_precision = "bf16"
     try:
         if not torch.backends.mkldnn.is_available() or _product_error() > 1e-5:
@@ -69,8 +72,8 @@ def fast_layout(
     if not convolutions:
         return torch.contiguous_format
     first = convolutions[0]
-    widens_grey_images = first.in_channels == 1 < first.out_channels
-    if widens_grey_images and first.weight.device.type == "cpu":
+    widens_gray_images = first.in_channels == 1 < first.out_channels
+    if widens_gray_images and first.weight.device.type == "cpu":
         return torch.contiguous_format
     return torch.channels_last
 

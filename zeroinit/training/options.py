@@ -66,7 +66,7 @@ def check_recipe(
     if not _last_lr(recipe) <= LARGEST_FLOAT32:
         raise Refused(
             f"with lr_gamma {recipe.lr_gamma:g} every {recipe.lr_step} epochs the learning rate "
-            f"exceeds every number before epoch {recipe.epochs}; choose a smaller lr_gamma"
+            f"overflows float32 before epoch {recipe.epochs}; choose a smaller lr_gamma"
         )
 
 
@@ -100,4 +100,7 @@ def describe_precision(
         return name
     if name == "tf32":
         return "float32, convolutions and matrix products in TF32"
-    return "float32, TF32 off (PyTorch's default would use it for convolutions; see precision tf32)"
+    return (
+        "float32, TF32 off so that runs on CPU and GPU can be compared "
+        "(PyTorch's default would use it for convolutions; see precision tf32)"
+    )

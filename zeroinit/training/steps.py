@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['compute_loss', 'count_correct', 'batch_sums', 'EpochSums', 'DeferredSums', 'manual_backward', 'has_manual_backward',
-           'capture_cuda_graph', 'Recorder', 'recordable', 'Step', 'ManualBackwardStep', 'CompiledStep', 'StackedStep',
-           'RecordedStep', 'Execution', 'choose_execution', 'make_step']
+           'capture_cuda_graph', 'Recorder', 'recordable', 'Step', 'ManualBackwardStep', 'CompiledStep', 'ModelStack',
+           'StackedStep', 'RecordedStep', 'Execution', 'choose_execution', 'make_step']
 
 # %% ../../nbs/training/03_steps.ipynb #a97b38ee
 from collections.abc import Callable, Sequence
@@ -368,9 +368,12 @@ class Step:
         "Train on each batch of an epoch; return how many there were."
         return sum(self.parts(batches, probes))
 
-    def is_steady(self):
-        "Does an epoch like those since the last call take as long again? Not if it was recorded."
-        return True
+    def was_warmup(self):
+        """Whether updates since the last call took longer than later ones will.
+
+        An eager step has no warm-up. `RecordedStep` has: it records CUDA graphs first.
+        """
+        return False
 
     def epoch_sums(self):
         "Loss, correct answers and images since the last call, (3,) or (S, 3)."
@@ -412,14 +415,22 @@ class CompiledStep(Step):
     "A step whose forward and backward pass are compiled by `torch.compile`."
 
     def __init__(self, model, optimizer, recipe):
-        # each shape is compiled by itself, once a process, see `hardware_settings`
+        # Each shape is compiled by itself, see `hardware_settings`; torch keeps the compiled code,
+        # so a second model of the same shape does not compile again in the same process.
         super().__init__(model, optimizer, recipe, torch.compile(model, dynamic=False))
+
+
+class ModelStack:
+    "Base class of `stacked.Stack`: several models of one shape that `StackedStep` trains as one."
+
+    def each(self, f, x, y, same_batch=False):
+        raise NotImplementedError
 
 
 class StackedStep(Step):
     "A step of several models at once: model and optimizer are those of a `Stack`."
 
-    def __init__(self, stack, optimizer, recipe):
+    def __init__(self, stack: ModelStack, optimizer, recipe):
         super().__init__(stack, optimizer, recipe)
         self.sums = EpochSums(recipe.reduction)
 
@@ -453,7 +464,7 @@ class RecordedStep(Step):
         self.recorder = Recorder() if recorder is None else recorder
         self.total = 0
         self.observed = 0  # updates with probes
-        self.eager_before = 0  # updates and calls that were not replayed, at the last `is_steady`
+        self.not_replayed_before = 0  # updates and calls, at the last `was_warmup`
 
     def update_and_count(self, images, labels):
         loss, logits = self.step.update(images, labels)
@@ -468,8 +479,11 @@ class RecordedStep(Step):
         self.total = self.total + sums
 
     def fits_one_recording(self, batches):
-        "Can an epoch be recorded as a function of the order of its images?"
-        if getattr(batches, "augment", True) is not None:
+        """Whether an epoch is recorded as a whole, as a function of the order of its images.
+
+        The batches must be able to follow an order (`batches.at(order)`), without augmentation.
+        """
+        if not hasattr(batches, "at") or batches.augment is not None:
             return False
         few_parameters = len(self.optimizer.params) <= self.MOST_PARAMETERS
         return few_parameters and len(batches) <= self.MOST_BATCHES
@@ -487,11 +501,12 @@ class RecordedStep(Step):
         self.total = self.total + self.recorder(update_all, batches.order(), name=name)
         yield len(batches)
 
-    def is_steady(self):
-        eager = self.observed + self.recorder.not_replayed
-        was_replayed = eager == self.eager_before
-        self.eager_before = eager
-        return was_replayed
+    def was_warmup(self):
+        "Whether an update or evaluation since the last call was not the replay of a CUDA graph."
+        not_replayed = self.observed + self.recorder.not_replayed
+        had_others = not_replayed > self.not_replayed_before
+        self.not_replayed_before = not_replayed
+        return had_others
 
     def epoch_sums(self):
         total = self.total + self.step.epoch_sums()
@@ -533,13 +548,13 @@ def choose_execution(
 
 
 def make_step(
-    model: nn.Module,  # or a `Stack`
+    model: nn.Module | ModelStack,
     optimizer,  # of the model
     recipe: Recipe,
     execution: Execution = Execution(),  # of `choose_execution`
 ) -> Step:
     "The training step of a model."
-    if hasattr(model, "each"):
+    if isinstance(model, ModelStack):
         step = StackedStep(model, optimizer, recipe)
     elif execution.compiled:
         step = CompiledStep(model, optimizer, recipe)
