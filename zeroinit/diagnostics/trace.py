@@ -230,6 +230,8 @@ class ModuleTrace:
     input_spread: float = None
     output_spread: float = None
     products: int = 0  # about how many products of two numbers it computes
+    has_gradients: bool = True  # whether autograd recorded it
+    has_ended: bool = False  # whether its output is noted
 
     def blocks_gradient(self):
         "Whether a gradient comes to its output, and none leaves its input."
@@ -332,15 +334,26 @@ class ModuleWatcher:
         if self.running:
             self.running.pop()
 
+    def _is_new(self, name):
+        """Whether the use of a module that begins is to be noted.
+
+        Of several uses the first one counts, and one with gradients before one without them, as in
+        a checkpoint, which computes its modules again in the backward pass.
+        """
+        if _is_transformed():
+            return False
+        known = self.modules.get(name)
+        return known is None or (torch.is_grad_enabled() and not known.has_gradients)
+
     def _before_forward(self, name, module, args, kwargs):
-        # Of a module that is used several times the first use counts.
         key = None
         x = args[0] if args else None
         if not args and kwargs:
             key, x = next(iter(kwargs.items()))
-        if name in self.modules or not isinstance(x, Tensor):
+        if not isinstance(x, Tensor) or not self._is_new(name):
             return None
-        trace = ModuleTrace(name, module, order=len(self.modules))
+        order = self.modules[name].order if name in self.modules else len(self.modules)
+        trace = ModuleTrace(name, module, order, has_gradients=torch.is_grad_enabled())
         trace.input_size = _largest_entry(_normalised(module, x) if is_kind(module, NORMS) else x)
         trace.input_shape = tuple(x.shape)
         trace.zero_weight = _has_zero_weight(module)
@@ -349,7 +362,7 @@ class ModuleWatcher:
         if id(x) in self._outputs:
             trace.input_from = self._outputs[id(x)][0]
         self.modules[name] = trace
-        if not (x.is_floating_point() and x.requires_grad):
+        if not (x.is_floating_point() and x.requires_grad and torch.is_grad_enabled()):
             return None
         # A model may count on what a module does to its input in place, so there is no copy then.
         in_place = getattr(module, "inplace", False)
@@ -368,8 +381,9 @@ class ModuleWatcher:
     def _after_forward(self, name, module, inputs, output):
         trace = self.modules.get(name)
         out = next(iter(float_tensors(output)), None)
-        if trace is None or trace.output_node is not None or out is None:
+        if trace is None or trace.has_ended or out is None or _is_transformed():
             return
+        trace.has_ended = True
         trace.output_size = _largest_entry(out)
         trace.output_node = out.grad_fn
         if self.with_spreads:
@@ -396,6 +410,11 @@ class ModuleWatcher:
             hook.remove()
 
 
+def _is_transformed():
+    "Whether torch.func runs, as in torch.vmap, whose tensors hold no numbers that can be read."
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def _has_zero_weight(module):
     if not is_kind(module, LAYERS) or hasattr(module, "parametrizations"):
         return False  # to compute a parametrized weight may change it
@@ -407,12 +426,17 @@ def activation_rank(
     layer: nn.Module,  # says which dimension its features are
     max_positions: int = 1024,  # only the first ones are looked at
 ) -> float:
-    "Effective rank of a layer's output, as a matrix positions x features; NaN if not finite."
+    """Effective rank of a layer's output, as a matrix positions x features.
+
+    NaN where it is not finite, or no matrix.
+    """
+    if out.ndim < 2:
+        return float("nan")
     features_last = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, *EMBEDDINGS)
     if out.ndim >= 3 and not isinstance(layer, features_last):
         out = out.movedim(1, -1)
     matrix = out.detach().flatten(0, -2)[:max_positions]
-    if matrix.ndim != 2 or not matrix.isfinite().all():
+    if not matrix.isfinite().all():
         return float("nan")
     return effective_rank(matrix)
 
@@ -449,7 +473,11 @@ def features_first(
     t: Tensor,  # its weight, or a tensor of that shape
 ) -> Tensor:  # (out, ...)
     "A weight with one output feature a row, for transposed convolutions too."
-    return t.movedim(1, 0) if getattr(layer.site.layer, "transposed", False) else t
+    if not getattr(layer.site.layer, "transposed", False):
+        return t
+    groups = layer.site.layer.groups
+    rows = t.unflatten(0, (groups, -1)).movedim(2, 1)  # (groups, out / groups, in / groups, ...)
+    return rows.flatten(0, 1)
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #3f400f9d
 def _note_gradients(trace):
@@ -591,6 +619,7 @@ class Snapshot:
 def take_snapshot(
     loss: Callable,  # of an output
     out,  # of the model
+    value: Tensor = None,  # the loss of this output; None: to be computed
 ) -> Snapshot:
     "A snapshot of a model, in float64 where the loss takes that."
 
@@ -599,9 +628,10 @@ def take_snapshot(
         return value if math.isfinite(value) else float("nan")
 
     outs = float_tensors(out)
+    own = (loss(out) if value is None else value).item()
     with torch.no_grad():
         if not outs or any(o.ndim == 0 or len(o) < 2 for o in outs):
-            return Snapshot(loss(out).item())
+            return Snapshot(own)
         spread = max(_spread(o.double()) for o in outs)
         size = max(_largest_entry(o) for o in outs)
         try:
@@ -609,7 +639,7 @@ def take_snapshot(
             constant = evaluate(_mean_output)
             differing = evaluate(partial(_scale_deviations, to=spread))
         except Exception:  # the loss does not take float64, or not outputs of equal rows
-            return Snapshot(loss(out).item(), spread=spread, size=size)
+            return Snapshot(own, spread=spread, size=size)
     scale = abs(constant)
     if spread > 1e-5 * size:  # else the outputs differ by rounding only
         scale = min(scale, abs(differing - constant))
@@ -778,7 +808,7 @@ class _Training:
         if is_first:
             spreads = [_spread(t) for t in self.inputs.tensors()]
             trace.inputs_differ = any(spread is None or spread > 0 for spread in spreads)
-            trace.before = take_snapshot(self.loss, out)
+            trace.before = take_snapshot(self.loss, out, value)
             trace.modules_before = trace.modules
             trace.unregistered = self.unregistered(trace.graph)
         value.backward()
@@ -815,10 +845,11 @@ class _Training:
         set_random_state(self.random_state)
         self.watcher.with_spreads = True
         self.watcher.with_ranks = False
-        with torch.no_grad():
-            out, _ = self.forward()
-        self.trace.after = take_snapshot(self.loss, out)
+        out, value = self.forward()  # with gradients, which a model may compute itself
+        self.trace.after = take_snapshot(self.loss, out, value)
         self.trace.modules_after = self.watcher.modules
+        for module in self.trace.modules_after.values():
+            module.input_node = module.output_node = None  # they hold what backward would need
         set_random_state(now)
 
     def train_on(self, updates):
