@@ -12,7 +12,7 @@ __all__ = ['ROUNDING_RATIO', 'OPTIMIZER_CLASSES', 'GAIN_SHARE', 'FURTHER_PRODUCT
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -118,6 +118,39 @@ def _other_layers(model, covered):
     return found
 
 
+def _is_frozen_but_for_bias(layer):
+    bias = layer.parameters.get("bias")
+    return layer.is_frozen() and bias is not None and bias[0].requires_grad
+
+
+def _has_gradient_for_bias_only(layer):
+    "The same after a backward pass, as where the forward pass detaches the weight."
+    is_bias_used = "bias" in layer.parameters and layer.gradient("bias") is not None
+    return is_bias_used and layer.gradient("weight") is None
+
+
+def _with_biases_apart(layers, is_apart):
+    "Layers, with the weight and the bias of some as two of them: `name.weight`, `name.bias`."
+    found = []
+    for layer in layers:
+        if not is_apart(layer):
+            found.append(layer)
+            continue
+        parameter, rows = layer.parameters["bias"]
+        name = f"{layer.name}.bias" if layer.name else "bias"
+        site = Site(
+            name,
+            FreeParameter(parameter),
+            owner=layer.site.owner,
+            parameter_names=dict(weight=layer.site.parameter("bias")),
+        )
+        weight_name = f"{layer.name}.weight" if layer.name else "weight"
+        weight = dict(weight=layer.parameters["weight"])
+        found.append(replace(layer, name=weight_name, parameters=weight))
+        found.append(TracedLayer(name, site, layer.module_name, dict(weight=(parameter, rows))))
+    return found
+
+
 def traced_layers(
     model: nn.Module,  # any
 ) -> list:  # of TracedLayer
@@ -141,6 +174,7 @@ def traced_layers(
         covered.update(id(parameter) for parameter, _ in found.values())
         layers.append(TracedLayer(site.name, site, _watched_module_name(site), found))
     layers += _other_layers(model, covered)
+    layers = _with_biases_apart(layers, _is_frozen_but_for_bias)
     for layer in layers:
         layer.tied = names[id(layer.parameters["weight"][0])][1:]
     order = {key: place for place, key in enumerate(names)}
@@ -507,7 +541,7 @@ def _zero_rounding_(trace, reference):
             if key not in layer.parameters:
                 continue
             sizes = trace.gradients_of(key)[layer.name]
-            reference_sizes = reference.gradients_of(key)[layer.name]
+            reference_sizes = reference.gradients_of(key).get(layer.name, [])
             update = len(sizes) - 1
             if sizes[update] is None or update >= len(reference_sizes):
                 continue
@@ -812,6 +846,8 @@ class _Training:
             trace.modules_before = trace.modules
             trace.unregistered = self.unregistered(trace.graph)
         value.backward()
+        if is_first:
+            trace.layers = _with_biases_apart(trace.layers, _has_gradient_for_bias_only)
         _note_gradients(trace)
         if reference is not None:
             _zero_rounding_(trace, reference)
