@@ -5,13 +5,16 @@
 # %% auto #0
 __all__ = ['ROUNDING_RATIO', 'OPTIMIZER_CLASSES', 'GAIN_SHARE', 'FURTHER_PRODUCTS', 'TracedLayer', 'traced_layers',
            'unregistered_tensors', 'to_float64_', 'ModuleTrace', 'ModuleWatcher', 'activation_rank', 'Trace',
-           'features_first', 'build_optimizer', 'relative_change', 'rounding_share', 'Snapshot', 'take_snapshot',
-           'progress', 'random_state', 'set_random_state', 'StepFailed', 'train_and_trace']
+           'features_first', 'Imitation', 'build_optimizer', 'relative_change', 'rounding_share', 'Snapshot',
+           'take_snapshot', 'count_dead_outputs', 'progress', 'random_state', 'set_random_state', 'StepFailed',
+           'train_and_trace']
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #657f7511
+import inspect
 import math
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -21,7 +24,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..basics.errors import Refused, pick
-from .inputs import Inputs, map_tensors
+from .inputs import Comparisons, Inputs, map_tensors
 from .probes import effective_rank
 from ..schemes.branches import AutogradGraph, float_tensors
 from ..schemes.layers import EMBEDDINGS, LAYERS, NORMS, FreeParameter, Projection, is_kind
@@ -496,7 +499,15 @@ class Trace:
     further: int = 0  # updates after those in `losses`, see `train_and_trace`
     optimizer: object = None  # torch.optim.Optimizer
     unregistered: list = field(default_factory=list)  # paths of tensors outside of parameters()
+    made_anew: list = field(default_factory=list)  # parameters that each forward pass makes
+    made_late: list = field(default_factory=list)  # those that the first forward pass made
+    broadcast: tuple = None  # see `Comparisons`
+    stopped_by_hook: list = field(default_factory=list)  # layers whose gradient a hook zeroes
+    dead_outputs: tuple = (0, 0)  # how many, of how many, see `count_dead_outputs`
     inputs_differ: bool = True  # whether the inputs in the batch do
+    weights_before: dict = field(default_factory=dict)  # name -> weight before the last update
+    # name -> whether the forward pass undid every update of its weight, as by copying into it
+    undone: dict = field(default_factory=dict)
 
     def gradients_of(self, key):
         return self.bias_gradients if key == "bias" else self.gradients
@@ -565,20 +576,63 @@ _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 _FULL_PRECISION = (torch.float32, torch.float64)
 
 
+def _accepted(make, settings):
+    "Those of some settings that a class takes; some of torch's keep others among them."
+    known = inspect.signature(make).parameters
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in known.values())
+    return {key: v for key, v in settings.items() if takes_any or key in known}
+
+
+class Imitation:
+    "The class, the settings and the groups of an optimizer, to build the like for a copy."
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: list,  # of a model
+    ):
+        self.make = type(optimizer)
+        self.defaults = _accepted(self.make, optimizer.defaults)
+        self.groups = []  # (places of its parameters among those of the model, settings)
+        places = {id(parameter): place for place, parameter in enumerate(parameters)}
+        for group in optimizer.param_groups:
+            settings = {k: v for k, v in group.items() if k not in ("params", "param_names")}
+            held = [places[id(p)] for p in group["params"] if id(p) in places]
+            if held:
+                self.groups.append((held, settings))
+        if not self.groups:  # of another model: its first settings, for all parameters
+            first = optimizer.param_groups[0]
+            settings = {k: v for k, v in first.items() if k not in ("params", "param_names")}
+            self.groups = [(list(range(len(parameters))), settings)]
+
+    def build(
+        self,
+        parameters: list,  # of a copy of the model, all of them
+    ) -> torch.optim.Optimizer:
+        groups = []
+        for places, settings in self.groups:
+            groups.append(dict(settings, params=[parameters[place] for place in places]))
+        return self.make(groups, **self.defaults)
+
+
 def build_optimizer(
-    optimizer,  # name, class, an optimizer to take the settings of, or function(parameters, lr=)
-    parameters: list,  # to train
+    optimizer,  # name, class, function(parameters, lr=), or an optimizer or `Imitation` of one
+    parameters: list,  # to train; for an `Imitation` all those of the model
     lr: float,  # learning rate
     fused: bool = True,  # whether a fused implementation may be used
 ) -> torch.optim.Optimizer:
     """An optimizer for some parameters, without weight decay, which moves weights that receive no
     gradient. Raise `Refused` for what is none, or where it does not take these settings."""
     kwargs = dict(lr=lr)
+    build = None  # the same as `make`
     if isinstance(optimizer, str):
         make = OPTIMIZER_CLASSES[pick(optimizer.lower(), OPTIMIZER_CLASSES, "optimizer")]
     elif isinstance(optimizer, torch.optim.Optimizer):
-        make = type(optimizer)
-        kwargs = dict(optimizer.defaults)
+        return build_optimizer(Imitation(optimizer, parameters), parameters, lr, fused)
+    elif isinstance(optimizer, Imitation):
+        make = optimizer.make
+        build = optimizer.build
+        kwargs = {}
     elif callable(optimizer):
         make = optimizer
         if isinstance(optimizer, partial) and "lr" in optimizer.keywords:
@@ -589,10 +643,11 @@ def build_optimizer(
             f"of parameters and lr, not {type(optimizer).__name__}"
         )
     # In half precision the fused optimizers compute with float32, and differ from the usual ones.
-    if make in _FUSED and fused and all(p.dtype in _FULL_PRECISION for p in parameters):
+    is_full_precision = all(p.dtype in _FULL_PRECISION for p in parameters)
+    if make in _FUSED and build is None and fused and is_full_precision:
         kwargs["fused"] = True
     try:
-        made = make(parameters, **kwargs)
+        made = (build or make)(parameters, **kwargs)
     except (TypeError, ValueError, RuntimeError) as error:
         name = getattr(make, "__name__", type(make).__name__)
         raise Refused(f"{name} does not take these settings: {error}") from error
@@ -640,8 +695,7 @@ class Snapshot:
     scale: float = 0.0  # how much the loss changes by outputs that differ by 1; 0: not at all
     spread: float = None  # largest deviation of an output from the mean; None: no batch
     size: float = 0.0  # largest output
-    dead_outputs: int = 0  # columns of the output that are zero for every input
-    outputs: int = 0  # columns; 0: the output is no matrix of a batch
+    has_zero_column: bool = False  # whether one is zero for every input, see `count_dead_outputs`
 
     def is_constant(self, precision):
         "Whether the outputs are the same for all inputs, up to rounding."
@@ -677,14 +731,79 @@ def take_snapshot(
     scale = abs(constant)
     if spread > 1e-5 * size:  # else the outputs differ by rounding only
         scale = min(scale, abs(differing - constant))
-    return Snapshot(value, constant - value, scale, spread, size, *_dead_outputs(outs[0]))
+    return Snapshot(value, constant - value, scale, spread, size, _has_zero_column(outs))
 
 
-def _dead_outputs(out):
-    "How many columns are exactly zero for every input, of how many; 0, 0: too few inputs to say."
-    if out.ndim != 2 or len(out) < 8:
-        return 0, 0
-    return int((out == 0).all(0).sum()), out.shape[1]
+def _has_zero_column(outs):
+    "Whether a column is exactly zero for every input, of which there are enough to say so."
+    matrices = [o for o in outs if o.ndim == 2 and len(o) >= 8]
+    return any(bool((o == 0).all(0).any()) for o in matrices)
+
+
+_FLAT = ("Relu", "Threshold", "Hardtanh", "Clamp", "ClampMin", "ClampMax", "Hardswish")
+_FLAT += ("Hardsigmoid", "Softshrink", "Hardshrink")
+_PRODUCTS = ("Mul", "Mm", "Addmm", "Bmm", "Baddbmm", "Mv", "Linear", "Convolution", "Embedding")
+
+
+def _is_behind_relu(node):
+    "Whether what a node of autograd computes went through a ReLU or its like, and no product after."
+    waiting = [node]
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        operation = node.name().partition("Backward")[0]
+        if operation in _FLAT:
+            return True
+        if operation not in _PRODUCTS:
+            parents = [p for p in AutogradGraph.parents(node) if p not in seen]
+            seen.update(parents)
+            waiting += parents
+    return False
+
+
+def count_dead_outputs(
+    model: nn.Module,  # any; left as it is
+    inputs: Inputs,
+    loss: Callable,  # of an output
+) -> tuple:  # (how many are dead, of how many)
+    """How many columns of a model's output are zero for every input, and would have to learn.
+
+    The loss has a gradient by them, and they lie behind a ReLU that other weights would open: a
+    column of constant zeros, as of padding, is none of them.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    values = [t.detach().clone() for t in tensors]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        out = inputs.call(model.train())
+        outs = [o for o in float_tensors(out) if o.grad_fn and o.ndim == 2]
+        if not outs:
+            return 0, 0
+        grads = torch.autograd.grad(loss(out), outs, allow_unused=True)
+        closed = []  # (place among the outputs with a batch, which columns are zero)
+        for o, grad in zip(outs, grads, strict=True):
+            is_closed = grad is not None and _is_behind_relu(o.grad_fn)
+            closed.append((o == 0).all(0) & (grad != 0).any(0) if is_closed else None)
+        opened = [torch.zeros(o.shape[1], dtype=torch.bool, device=o.device) for o in outs]
+        try:
+            for size in (1.0, 1.0, 1000.0, 1000.0):
+                _add_noise_(model, size)
+                others = [o for o in float_tensors(inputs.call(model)) if o.grad_fn and o.ndim == 2]
+                for place, other in enumerate(others):
+                    opened[place] |= (other != 0).any(0)
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(tensors, values, strict=True):
+                    tensor.copy_(value)
+    dead = [mask & other for mask, other in zip(closed, opened, strict=True) if mask is not None]
+    return sum(int(mask.sum()) for mask in dead), sum(len(mask) for mask in dead)
+
+
+def _add_noise_(model, size):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.add_(size * torch.randn_like(parameter))
 
 
 def _widened(t):
@@ -728,11 +847,22 @@ def progress(
     return "none"
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #a6c30603
+def _note_undone(trace, before):
+    "Note which weights are, before an update, what they were before the last one moved them."
+    for name, weight in trace.weights_before.items():
+        has_moved = trace.changes[name][-1] > 0
+        is_back = has_moved and torch.equal(weight, before[name])
+        trace.undone[name] = is_back and trace.undone.get(name, True)
+    trace.weights_before = before
+
+
 def _step_and_measure(trace, optimizer, closure):
     "Make a step, and note how far each weight moves."
     layers = [layer for layer in trace.layers if not layer.is_frozen()]
     before = {layer.name: layer.value("weight").detach().clone() for layer in layers}
     is_traced = not trace.further
+    if is_traced:
+        _note_undone(trace, before)
     trace.last_update |= {layer.name: 0.0 for layer in trace.layers if layer.is_frozen()}
     optimizer.step(closure)
     for layer in layers:
@@ -799,8 +929,11 @@ class _Training:
         self.inputs = inputs
         self.loss = loss
         is_dense = not any(getattr(module, "sparse", False) for module in model.modules())
+        if isinstance(optimizer, Imitation):
+            parameters = list(model.parameters())
         self.optimizer = build_optimizer(optimizer, parameters, lr, fused=is_dense)
         self.trace = Trace(traced_layers(model), optimizer=self.optimizer)
+        self.parameters = list(model.parameters())  # those that the optimizer may know
         self.watcher = ModuleWatcher(model)
         self.random_state = random_state(model)
 
@@ -811,15 +944,17 @@ class _Training:
         name, module = self.watcher.running[-1]
         return f"{name} ({type(module).__name__})"
 
-    def forward(self):
-        "Output and loss."
+    def forward(self, around_loss=None):
+        "Output and loss, which is computed inside a context manager if one is given."
         self.watcher.clear()
         out = self.inputs.call(self.model.train())
-        return out, self.loss(out)
+        with around_loss or nullcontext():
+            return out, self.loss(out)
 
     def closure(self):
         "What LBFGS calls to evaluate the loss and its gradients again."
         with torch.enable_grad():
+            self.model.zero_grad()
             self.optimizer.zero_grad()
             value = self.forward()[1]
             value.backward()
@@ -833,8 +968,10 @@ class _Training:
         trace = self.trace
         self.watcher.with_spreads = is_first
         self.watcher.with_ranks = is_last
+        self.model.zero_grad()  # the optimizer may not hold all parameters
         self.optimizer.zero_grad()
-        out, value = self.forward()
+        comparisons = Comparisons()
+        out, value = self.forward(comparisons if is_first else None)
         if not value.requires_grad:
             raise Refused("the output does not depend on any parameter that requires a gradient")
         trace.graph = AutogradGraph([value])
@@ -844,7 +981,8 @@ class _Training:
             trace.inputs_differ = any(spread is None or spread > 0 for spread in spreads)
             trace.before = take_snapshot(self.loss, out, value)
             trace.modules_before = trace.modules
-            trace.unregistered = self.unregistered(trace.graph)
+            trace.broadcast = comparisons.broadcast(value)
+            self.note_untrained(trace.graph)
         value.backward()
         if is_first:
             trace.layers = _with_biases_apart(trace.layers, _has_gradient_for_bias_only)
@@ -857,23 +995,38 @@ class _Training:
         _step_and_measure(trace, self.optimizer, self.step_closure())
         return True
 
-    def unregistered(self, graph):
-        "Names of tensors that the forward pass trains, and `parameters()` does not hold."
-        used = _other_leaves(self.model, graph, self.inputs)
-        found = []
+    def note_untrained(self, graph):
+        "Note the tensors that a loss depends on, and that the optimizer did not know."
+        trace = self.trace
+        known = {id(t) for t in (*self.parameters, *self.inputs.tensors())}
+        used = _other_leaves(graph, known)
         for name, tensor in unregistered_tensors(self.model).items():
             if used.pop(id(tensor), None) is not None:
-                found.append(name)
-        if used:
-            # What the forward pass makes itself, as inputs for torch.autograd.grad, is made anew.
-            now = random_state(self.model)
-            modules = self.watcher.modules
-            again = AutogradGraph([self.forward()[1]])
-            used_again = _other_leaves(self.model, again, self.inputs)
-            used = {key: tensor for key, tensor in used.items() if key in used_again}
-            self.watcher.modules = modules
-            set_random_state(now)
-        return found + [f"a tensor of shape {tuple(t.shape)}" for t in used.values()]
+                trace.unregistered.append(name)
+        if not used:
+            return
+        registered = {id(p): name for name, p in self.model.named_parameters()}
+        used_again = self.leaves_of_another_pass(known)
+        for key, tensor in used.items():
+            is_parameter = isinstance(tensor, nn.Parameter)
+            what = f"a {'parameter' if is_parameter else 'tensor'} of shape {tuple(tensor.shape)}"
+            name = registered.get(key, what)
+            if key not in used_again and is_parameter:
+                trace.made_anew.append(name)
+            elif key in used_again and key in registered:
+                trace.made_late.append(name)
+            elif key in used_again:
+                trace.unregistered.append(name)
+            # Other tensors that are made anew are such as inputs for torch.autograd.grad.
+
+    def leaves_of_another_pass(self, known):
+        "What `_other_leaves` finds in another forward pass, which leaves no trace."
+        now = random_state(self.model)
+        modules = self.watcher.modules
+        leaves = _other_leaves(AutogradGraph([self.forward()[1]]), known)
+        self.watcher.modules = modules
+        set_random_state(now)
+        return leaves
 
     def look_back(self):
         "Take a snapshot with the random numbers of the first update."
@@ -886,7 +1039,33 @@ class _Training:
         self.trace.modules_after = self.watcher.modules
         for module in self.trace.modules_after.values():
             module.input_node = module.output_node = None  # they hold what backward would need
+        snapshots = self.trace.before, self.trace.after
+        if self.trace.after.is_constant(_precision(self.model)) and self.changes_with_inputs(out):
+            for snapshot in snapshots:  # the first dimension of the output is not the batch
+                snapshot.spread = snapshot.gain = None
         set_random_state(now)
+
+    def changes_with_inputs(self, out):
+        """Whether other inputs give another output than this one, beyond rounding.
+
+        Each entry is drawn from those at its place in the batch. A model that refuses such inputs
+        counts as one whose output changes.
+        """
+        modules = self.watcher.modules
+        set_random_state(self.random_state)
+        try:
+            other = self.inputs.map(_redrawn).call(self.model.train())
+        except Exception:  # a model's own, of any type
+            return True
+        finally:
+            self.watcher.modules = modules
+        outs, others = float_tensors(out), float_tensors(other)
+        if [o.shape for o in outs] != [o.shape for o in others]:
+            return True
+        share = 10 * rounding_share(_precision(self.model))
+        size = max(self.trace.after.size, 1e-30)
+        changes = [_largest_entry(b - a) for a, b in zip(outs, others, strict=True)]
+        return max(changes) > share * size
 
     def train_on(self, updates):
         "Make updates that are not traced, until the loss falls; every 10 updates see whether."
@@ -910,15 +1089,37 @@ class _Training:
                     break
 
 
-def _other_leaves(model, graph, inputs):
-    "Tensors that a loss trains, beside parameters and inputs: id -> tensor."
-    known = {id(p) for p in model.parameters()} | {id(t) for t in inputs.tensors()}
+def _other_leaves(graph, known):
+    "Tensors that a loss depends on, but those whose ids are known: id -> tensor."
     leaves = {}
     for node in graph.nodes:
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
             leaves[id(leaf)] = leaf
     return leaves
+
+
+def _forget_undone_changes(trace):
+    trace.weights_before = {}
+    for name, is_undone in trace.undone.items():
+        if is_undone:
+            trace.changes[name] = [0.0]
+            trace.last_update[name] = 0.0
+
+
+def _precision(model):
+    "Of a model's numbers: the largest eps of its parameters."
+    dtypes = {p.dtype for p in model.parameters() if p.dtype.is_floating_point}
+    return max((torch.finfo(dtype).eps for dtype in dtypes), default=_FLOAT32)
+
+
+def _redrawn(t):
+    "A tensor in which each entry is one of those at its place in all rows."
+    if t.ndim == 0 or len(t) < 2 or t.layout != torch.strided:
+        return t
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(len(t), t.shape, generator=generator)
+    return t.gather(0, rows.to(t.device))
 
 
 def train_and_trace(
@@ -950,6 +1151,7 @@ def train_and_trace(
         )
         if patience and is_awake and progress(trace.before, trace.after) != "learns":
             training.train_on(patience)
+        _forget_undone_changes(trace)
     except Refused:
         raise
     except Exception as error:  # a model's own, of any type
