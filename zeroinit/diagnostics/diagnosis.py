@@ -758,7 +758,8 @@ def _is_hooked(parameter, paths):
     "Whether a gradient comes to a parameter, and a hook changes it there."
     uses = paths.consumers.get(paths.leaves.get(id(parameter)), [])
     is_reached = any(paths.returned.get(use, False) for use in uses)
-    return bool(parameter._post_accumulate_grad_hooks) and is_reached
+    hooks = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
+    return bool(hooks) and is_reached
 
 
 def _add_causes_(findings, model, inputs, loss):

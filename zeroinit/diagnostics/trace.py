@@ -624,14 +624,12 @@ def build_optimizer(
     """An optimizer for some parameters, without weight decay, which moves weights that receive no
     gradient. Raise `Refused` for what is none, or where it does not take these settings."""
     kwargs = dict(lr=lr)
-    build = None  # the same as `make`
+    if isinstance(optimizer, torch.optim.Optimizer):
+        optimizer = Imitation(optimizer, parameters)
     if isinstance(optimizer, str):
         make = OPTIMIZER_CLASSES[pick(optimizer.lower(), OPTIMIZER_CLASSES, "optimizer")]
-    elif isinstance(optimizer, torch.optim.Optimizer):
-        return build_optimizer(Imitation(optimizer, parameters), parameters, lr, fused)
     elif isinstance(optimizer, Imitation):
-        make = optimizer.make
-        build = optimizer.build
+        make = optimizer.build
         kwargs = {}
     elif callable(optimizer):
         make = optimizer
@@ -643,20 +641,24 @@ def build_optimizer(
             f"of parameters and lr, not {type(optimizer).__name__}"
         )
     # In half precision the fused optimizers compute with float32, and differ from the usual ones.
-    is_full_precision = all(p.dtype in _FULL_PRECISION for p in parameters)
-    if make in _FUSED and build is None and fused and is_full_precision:
+    if make in _FUSED and fused and all(p.dtype in _FULL_PRECISION for p in parameters):
         kwargs["fused"] = True
     try:
-        made = (build or make)(parameters, **kwargs)
+        made = make(parameters, **kwargs)
     except (TypeError, ValueError, RuntimeError) as error:
-        name = getattr(make, "__name__", type(make).__name__)
+        cls = getattr(optimizer, "make", make)
+        name = getattr(cls, "__name__", type(cls).__name__)
         raise Refused(f"{name} does not take these settings: {error}") from error
-    for group in getattr(made, "param_groups", []):
-        if "weight_decay" in group:
-            group["weight_decay"] = 0.0
     if not isinstance(made, torch.optim.Optimizer):
         raise Refused(f"optimizer= makes no torch optimizer but {type(made).__name__}")
+    _leave_out_weight_decay_(made)
     return made
+
+
+def _leave_out_weight_decay_(optimizer):
+    for group in optimizer.param_groups:
+        if "weight_decay" in group:
+            group["weight_decay"] = 0.0
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #c1436975
 def relative_change(
@@ -746,7 +748,7 @@ _PRODUCTS = ("Mul", "Mm", "Addmm", "Bmm", "Baddbmm", "Mv", "Linear", "Convolutio
 
 
 def _is_behind_relu(node):
-    "Whether what a node of autograd computes went through a ReLU or its like, and no product after."
+    "Whether a result of autograd went through a ReLU or its like, and no product after it."
     waiting = [node]
     seen = set()
     while waiting:
