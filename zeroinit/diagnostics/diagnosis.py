@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -637,6 +638,17 @@ def _preserved_random_state():
             np.random.set_state(numpy_state)
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #7a8f4f31
+def _call_hook(hook, parameter):
+    "Call a hook with a copied parameter; raise `Refused` where it looks for the original."
+    try:
+        hook(parameter)
+    except KeyError as error:
+        raise Refused(
+            "a hook (register_post_accumulate_grad_hook) looks for a parameter of the model, as in "
+            "a dictionary of optimizers, and diagnose works on a copy: remove the hook"
+        ) from error
+
+
 def _copy_settings(parameter, twin):
     "Give a copied parameter what a copy may lose: whether it is trained, and its hooks."
     if isinstance(parameter, nn.parameter.UninitializedTensorMixin):
@@ -646,7 +658,7 @@ def _copy_settings(parameter, twin):
     for hook in (parameter._backward_hooks or {}).values():
         twin.register_hook(hook)
     for hook in (parameter._post_accumulate_grad_hooks or {}).values():
-        twin.register_post_accumulate_grad_hook(hook)
+        twin.register_post_accumulate_grad_hook(partial(_call_hook, hook))
 
 
 def _copy(model):
