@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,7 +40,9 @@ from zeroinit.diagnostics.findings import (
 from .inputs import first_line, make_loss, make_up_inputs, read_inputs
 from .probes import effective_rank
 from zeroinit.diagnostics.trace import (
+    Imitation,
     StepFailed,
+    count_dead_outputs,
     features_first,
     to_float64_,
     train_and_trace,
@@ -134,16 +137,38 @@ def _answer_of_loss(findings):
         return "does not learn", "the output is the same for every input"
     if progress == "bias":
         return None
-    if trace.after.loss == trace.before.loss:
-        return "does not learn", _loss_in_words(findings)
     change = trace.after.loss - trace.before.loss
     what = "the loss"
     if trace.after.gain is not None:
         change = trace.after.gain - trace.before.gain
         what = "what the loss owes to the inputs"
+    if change == 0 or trace.after.loss == trace.before.loss:
+        return "does not learn", _loss_in_words(findings)
     rate = abs(change) / _all_updates(findings)
     answer = f"learns too slowly to see ({what} changes by {rate:.0e} an update)"
     return answer, _loss_in_words(findings)
+
+
+def _answer_of_comparison(findings):
+    "An answer and a reason where the loss compares every output with every target."
+    _, _, is_whole_loss = findings.trace.broadcast or (None, None, False)
+    if is_whole_loss:
+        return "does not learn", "the loss compares each output with every target"
+    return None
+
+
+def _untrained(trace):
+    "How many tensors of the forward pass the optimizer does not train, and why; '' for none."
+    for what, names, reason in (
+        ("tensor of the forward pass", trace.unregistered, "not in parameters()"),
+        ("parameter", trace.made_anew, "made anew in each forward pass"),
+        ("parameter", trace.made_late, "made in the forward pass, after the optimizer"),
+    ):
+        if names:
+            noun, _, place = what.partition(" ")
+            verb = "is" if len(names) == 1 else "are"
+            return " ".join(filter(None, [_count(len(names), noun), place, verb, reason]))
+    return ""
 
 
 NO_DIFFERENCE = "make no difference to the output"  # so that they have nothing to learn
@@ -156,7 +181,8 @@ def _headline(findings):
     missing = findings.never_waking()
     updates = _count(len(findings.trace.losses), "update")
     no_gradient = f"{len(missing)} of {len(trainable)} layers stay without a gradient in {updates}"
-    found = _answer_of_weights(findings) or _answer_of_loss(findings)
+    found = _answer_of_weights(findings) or _answer_of_comparison(findings)
+    found = found or _answer_of_loss(findings)
     if found:
         answer, reason = found
     elif set(missing) - set(findings.without_effect):
@@ -168,22 +194,17 @@ def _headline(findings):
         verb = "is" if len(cut_off) == 1 else "are"
         count = len(trainable) + len(cut_off)
         reason = f"{len(cut_off)} of {count} layers {verb} cut off from the loss"
-    elif findings.trace.unregistered:
+    elif _untrained(findings.trace):
         answer = "learns in part"
-        number = len(findings.trace.unregistered)
-        verb = "is" if number == 1 else "are"
-        reason = f"{_count(number, 'tensor')} of the forward pass {verb} not in parameters()"
+        reason = _untrained(findings.trace)
     elif len(findings.moving()) < len(waking):
         answer = "learns in part"
         count = len(waking) - len(findings.moving())
         reason = f"{count} of {len(trainable)} layers do not move, or too little to see"
-    elif findings.trace.after and findings.trace.after.dead_outputs:
+    elif findings.trace.dead_outputs[0]:
         answer = "learns in part"
-        last = findings.trace.after
-        reason = (
-            f"{last.dead_outputs} of {last.outputs} outputs are zero for every input, "
-            "as behind a ReLU"
-        )
+        dead, count = findings.trace.dead_outputs
+        reason = f"{dead} of {count} outputs are zero for every input, as behind a ReLU"
     elif missing:
         answer = "learns in part"
         reason = f"{no_gradient}, and {NO_DIFFERENCE}"
@@ -196,12 +217,18 @@ def _headline(findings):
     return f"{answer}: {reason}"
 
 
+def _in_order(trace):
+    "Names of linear layers and convolutions, in the order in which they run."
+    modules = trace.modules_before
+    layers = [layer for layer in trace.layers if layer_kind(layer.site) == LAYERS]
+    layers = [layer for layer in layers if layer.module_name in modules]
+    layers.sort(key=lambda layer: modules[layer.module_name].order)
+    return [layer.name for layer in layers]
+
+
 def _wave(findings):
     "A sentence if the layers wake from the output to the input, one after another."
-    layers = []
-    for layer in findings.trace.layers:
-        if layer_kind(layer.site) == LAYERS and findings.wakes[layer.name]:
-            layers.append(layer.name)
+    layers = [name for name in _in_order(findings.trace) if findings.wakes[name]]
     updates = [findings.wakes[name] for name in layers]
     backwards = len(updates) > 1 and updates == sorted(updates, reverse=True)
     different = len(set(updates))
@@ -318,6 +345,8 @@ def _waiting(findings):
             reason = gradient_type, signal_type, _why_zero(blockages, name)
             if name in blockages.waking_next:
                 reason = None, None, _why_zero(blockages, name)
+            if name in findings.trace.stopped_by_hook:
+                reason = None, None, "a hook on it makes its gradient zero"
             groups.setdefault(reason, []).append(name)
 
     sentences = []
@@ -400,10 +429,10 @@ def _signals(findings):
 def _gradients_from_the_output(findings):
     "The first gradient of each linear layer or convolution, the last layer first."
     found = {}
-    for layer in reversed(findings.trace.layers):
-        size = findings.trace.gradients[layer.name][0]
-        if layer_kind(layer.site) == LAYERS and size:
-            found[layer.name] = size
+    for name in reversed(_in_order(findings.trace)):
+        size = findings.trace.gradients[name][0]
+        if size:
+            found[name] = size
     return found
 
 
@@ -425,6 +454,29 @@ def _unregistered(names):
         f"{'it' if len(names) == 1 else 'them'}: {_join_names(names, what='tensors')} "
         "(keep layers in nn.ModuleList, and tensors in nn.Parameter)"
     ]
+
+
+def _made_in_forward(trace):
+    "Sentences on parameters that the forward pass makes."
+    sentences = []
+    groups = {
+        "made anew in each forward pass, which forgets what was learned": trace.made_anew,
+        "made in the forward pass, so that the optimizer does not know of it": trace.made_late,
+    }
+    for reason, names in groups.items():
+        if names:
+            listed = _join_names(names, what="parameters")
+            sentences.append(f"{reason}: {listed} (make layers in __init__)")
+    return sentences
+
+
+def _compared(trace):
+    "A sentence on a loss that compares every output with every target."
+    if trace.broadcast is None:
+        return []
+    one, other, _ = trace.broadcast
+    both = tuple(torch.broadcast_shapes(one, other))
+    return [f"the loss broadcasts shapes {one} and {other} to {both}: give both the same shape"]
 
 
 def _zeroed(findings):
@@ -453,6 +505,8 @@ def _remarks(findings):
         *remark("frozen (requires_grad is False)", findings.frozen),
         *_unused(findings),
         *_unregistered(findings.trace.unregistered),
+        *_made_in_forward(findings.trace),
+        *_compared(findings.trace),
         *_by_rounding(findings.rounding),
         *remark("all neurons of a layer are equal", findings.all_neurons_equal()),
         *remark("the norm behind it takes its bias away", findings.removed_biases),
@@ -467,6 +521,7 @@ def _sentences(findings):
         return [
             f"diverges: the loss is {losses[-1]} at update {len(losses)}{cause}",
             *_unregistered(findings.trace.unregistered),
+            *_made_in_forward(findings.trace),
         ]
     return [
         _headline(findings),
@@ -583,6 +638,17 @@ def _preserved_random_state():
             np.random.set_state(numpy_state)
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #7a8f4f31
+def _call_hook(hook, parameter):
+    "Call a hook with a copied parameter; raise `Refused` where it looks for the original."
+    try:
+        hook(parameter)
+    except KeyError as error:
+        raise Refused(
+            "a hook (register_post_accumulate_grad_hook) looks for a parameter of the model, as in "
+            "a dictionary of optimizers, and diagnose works on a copy: remove the hook"
+        ) from error
+
+
 def _copy_settings(parameter, twin):
     "Give a copied parameter what a copy may lose: whether it is trained, and its hooks."
     if isinstance(parameter, nn.parameter.UninitializedTensorMixin):
@@ -591,6 +657,8 @@ def _copy_settings(parameter, twin):
         twin.requires_grad_(parameter.requires_grad)
     for hook in (parameter._backward_hooks or {}).values():
         twin.register_hook(hook)
+    for hook in (parameter._post_accumulate_grad_hooks or {}).values():
+        twin.register_post_accumulate_grad_hook(partial(_call_hook, hook))
 
 
 def _copy(model):
@@ -615,24 +683,21 @@ def _copy(model):
 
 @contextmanager
 def _preserved_gradients(model):
-    """Restore the gradients of a model whose copy is trained inside.
+    """Take away the gradients of a model whose copy is trained inside, and restore them.
 
-    The copy of a model that holds a function over itself (a lambda, a bound method) calls that
-    function of the original, and so trains the original: raise `Refused`.
+    Without them no optimizer that a hook of the model calls changes the model. The copy of a model
+    that holds a function over itself (a lambda, a bound method) calls that function of the
+    original, and so trains the original: raise `Refused`.
     """
-    before = []
-    for parameter in model.parameters():
-        grad = parameter.grad
-        before.append((parameter, grad, None if grad is None else grad.clone()))
+    before = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in before:
+        parameter.grad = None
     try:
         yield
     finally:
-        changed = False
-        for parameter, grad, values in before:
-            is_another = parameter.grad is not grad
-            if is_another or (grad is not None and not torch.equal(grad, values)):
-                changed = True
-            parameter.grad = grad if grad is None else grad.copy_(values)
+        changed = any(parameter.grad is not None for parameter, _ in before)
+        for parameter, grad in before:
+            parameter.grad = grad
         if changed:
             raise Refused(
                 "the model holds on to itself, as by a lambda over self, "
@@ -701,12 +766,22 @@ def _trace_in_float64(model, inputs, training, trace):
     return control
 
 
+def _is_hooked(parameter, paths):
+    "Whether a gradient comes to a parameter, and a hook changes it there."
+    uses = paths.consumers.get(paths.leaves.get(id(parameter)), [])
+    is_reached = any(paths.returned.get(use, False) for use in uses)
+    hooks = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
+    return bool(hooks) and is_reached
+
+
 def _add_causes_(findings, model, inputs, loss):
     "Find the causes of what does not learn, in a trained copy."
     trace = findings.trace
     names = {layer.name: layer.parameters["weight"][0] for layer in trace.layers}
     unused = {name: names[name] for name in findings.unused}
     try:
+        if trace.after is not None and trace.after.has_zero_column:
+            trace.dead_outputs = count_dead_outputs(model, inputs, loss)
         if not np.isfinite(trace.losses).all():
             findings.not_finite = why_not_finite(model, inputs, loss, trace)
             return
@@ -716,12 +791,13 @@ def _add_causes_(findings, model, inputs, loss):
         if blocked:
             findings.blockages.find_cuts_(paths)
             weights = {name: layer.parameters["weight"][0] for name, layer in blocked.items()}
+            trace.stopped_by_hook = [n for n, w in weights.items() if _is_hooked(w, paths)]
             findings.zeroed = zeroed_weights(model, inputs, weights)
         if unused:
             findings.why_unused = why_without_gradient(model, inputs, unused, paths)
         is_measured = trace.after is not None and findings.progress() in ("learns", "unknown")
         if is_measured and not _is_constant_at_last(findings):
-            stuck = set(findings.stuck())
+            stuck = {name for name in findings.stuck() if not trace.undone.get(name)}
             layers = [layer for layer in trace.layers if layer.name in stuck]
             values = {layer.name: layer.value("weight").detach() for layer in layers}
             findings.without_effect = without_effect(model, inputs, values)
@@ -866,6 +942,8 @@ def diagnose(
     model = unwrap(model)
     if next(model.parameters(), None) is None:
         return _without_parameters(model)
+    if isinstance(optimizer, torch.optim.Optimizer):
+        optimizer = Imitation(optimizer, list(model.parameters()))
     training = _Training(steps, optimizer, lr, loss, seed, patience)
     try:
         with _preserved_random_state(), torch.inference_mode(False), torch.enable_grad():

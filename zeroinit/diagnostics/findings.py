@@ -238,10 +238,17 @@ def why_still(
     trace: Trace,
 ) -> str:
     "Why a weight with a gradient does not move at all, in a few words."
+    parameter = layer.parameters["weight"][0]
     weight = layer.value("weight").detach()
-    lr = float(trace.optimizer.param_groups[0].get("lr", 1.0))
+    groups = trace.optimizer.param_groups
+    own = [group for group in groups if any(p is parameter for p in group["params"])]
+    if not own:
+        return "it is not in the optimizer"
+    lr = float(own[0].get("lr", 1.0))
     if lr == 0:
-        return "the learning rate is 0"
+        return "its learning rate is 0" if len(groups) > 1 else "the learning rate is 0"
+    if trace.undone.get(layer.name):
+        return "each forward pass sets it back to what it was before the update"
     gradient = max(size or 0 for size in trace.gradients[layer.name])
     limits = torch.finfo(weight.dtype)
     kind = str(weight.dtype).removeprefix("torch.")

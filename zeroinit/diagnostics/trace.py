@@ -5,14 +5,17 @@
 # %% auto #0
 __all__ = ['ROUNDING_RATIO', 'OPTIMIZER_CLASSES', 'GAIN_SHARE', 'FURTHER_PRODUCTS', 'TracedLayer', 'traced_layers',
            'unregistered_tensors', 'to_float64_', 'ModuleTrace', 'ModuleWatcher', 'activation_rank', 'Trace',
-           'features_first', 'build_optimizer', 'relative_change', 'rounding_share', 'Snapshot', 'take_snapshot',
-           'progress', 'random_state', 'set_random_state', 'StepFailed', 'train_and_trace']
+           'features_first', 'Imitation', 'build_optimizer', 'relative_change', 'rounding_share', 'Snapshot',
+           'take_snapshot', 'count_dead_outputs', 'progress', 'random_state', 'set_random_state', 'StepFailed',
+           'train_and_trace']
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #657f7511
+import inspect
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -21,7 +24,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..basics.errors import Refused, pick
-from .inputs import Inputs, map_tensors
+from .inputs import Comparisons, Inputs, map_tensors
 from .probes import effective_rank
 from ..schemes.branches import AutogradGraph, float_tensors
 from ..schemes.layers import EMBEDDINGS, LAYERS, NORMS, FreeParameter, Projection, is_kind
@@ -118,6 +121,39 @@ def _other_layers(model, covered):
     return found
 
 
+def _is_frozen_but_for_bias(layer):
+    bias = layer.parameters.get("bias")
+    return layer.is_frozen() and bias is not None and bias[0].requires_grad
+
+
+def _has_gradient_for_bias_only(layer):
+    "The same after a backward pass, as where the forward pass detaches the weight."
+    is_bias_used = "bias" in layer.parameters and layer.gradient("bias") is not None
+    return is_bias_used and layer.gradient("weight") is None
+
+
+def _with_biases_apart(layers, is_apart):
+    "Layers, with the weight and the bias of some as two of them: `name.weight`, `name.bias`."
+    found = []
+    for layer in layers:
+        if not is_apart(layer):
+            found.append(layer)
+            continue
+        parameter, rows = layer.parameters["bias"]
+        name = f"{layer.name}.bias" if layer.name else "bias"
+        site = Site(
+            name,
+            FreeParameter(parameter),
+            owner=layer.site.owner,
+            parameter_names=dict(weight=layer.site.parameter("bias")),
+        )
+        weight_name = f"{layer.name}.weight" if layer.name else "weight"
+        weight = dict(weight=layer.parameters["weight"])
+        found.append(replace(layer, name=weight_name, parameters=weight))
+        found.append(TracedLayer(name, site, layer.module_name, dict(weight=(parameter, rows))))
+    return found
+
+
 def traced_layers(
     model: nn.Module,  # any
 ) -> list:  # of TracedLayer
@@ -141,6 +177,7 @@ def traced_layers(
         covered.update(id(parameter) for parameter, _ in found.values())
         layers.append(TracedLayer(site.name, site, _watched_module_name(site), found))
     layers += _other_layers(model, covered)
+    layers = _with_biases_apart(layers, _is_frozen_but_for_bias)
     for layer in layers:
         layer.tied = names[id(layer.parameters["weight"][0])][1:]
     order = {key: place for place, key in enumerate(names)}
@@ -230,6 +267,8 @@ class ModuleTrace:
     input_spread: float = None
     output_spread: float = None
     products: int = 0  # about how many products of two numbers it computes
+    has_gradients: bool = True  # whether autograd recorded it
+    has_ended: bool = False  # whether its output is noted
 
     def blocks_gradient(self):
         "Whether a gradient comes to its output, and none leaves its input."
@@ -332,15 +371,26 @@ class ModuleWatcher:
         if self.running:
             self.running.pop()
 
+    def _is_new(self, name):
+        """Whether the use of a module that begins is to be noted.
+
+        Of several uses the first one counts, and one with gradients before one without them, as in
+        a checkpoint, which computes its modules again in the backward pass.
+        """
+        if _is_transformed():
+            return False
+        known = self.modules.get(name)
+        return known is None or (torch.is_grad_enabled() and not known.has_gradients)
+
     def _before_forward(self, name, module, args, kwargs):
-        # Of a module that is used several times the first use counts.
         key = None
         x = args[0] if args else None
         if not args and kwargs:
             key, x = next(iter(kwargs.items()))
-        if name in self.modules or not isinstance(x, Tensor):
+        if not isinstance(x, Tensor) or not self._is_new(name):
             return None
-        trace = ModuleTrace(name, module, order=len(self.modules))
+        order = self.modules[name].order if name in self.modules else len(self.modules)
+        trace = ModuleTrace(name, module, order, has_gradients=torch.is_grad_enabled())
         trace.input_size = _largest_entry(_normalised(module, x) if is_kind(module, NORMS) else x)
         trace.input_shape = tuple(x.shape)
         trace.zero_weight = _has_zero_weight(module)
@@ -349,7 +399,7 @@ class ModuleWatcher:
         if id(x) in self._outputs:
             trace.input_from = self._outputs[id(x)][0]
         self.modules[name] = trace
-        if not (x.is_floating_point() and x.requires_grad):
+        if not (x.is_floating_point() and x.requires_grad and torch.is_grad_enabled()):
             return None
         # A model may count on what a module does to its input in place, so there is no copy then.
         in_place = getattr(module, "inplace", False)
@@ -368,8 +418,9 @@ class ModuleWatcher:
     def _after_forward(self, name, module, inputs, output):
         trace = self.modules.get(name)
         out = next(iter(float_tensors(output)), None)
-        if trace is None or trace.output_node is not None or out is None:
+        if trace is None or trace.has_ended or out is None or _is_transformed():
             return
+        trace.has_ended = True
         trace.output_size = _largest_entry(out)
         trace.output_node = out.grad_fn
         if self.with_spreads:
@@ -396,6 +447,11 @@ class ModuleWatcher:
             hook.remove()
 
 
+def _is_transformed():
+    "Whether torch.func runs, as in torch.vmap, whose tensors hold no numbers that can be read."
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def _has_zero_weight(module):
     if not is_kind(module, LAYERS) or hasattr(module, "parametrizations"):
         return False  # to compute a parametrized weight may change it
@@ -407,12 +463,17 @@ def activation_rank(
     layer: nn.Module,  # says which dimension its features are
     max_positions: int = 1024,  # only the first ones are looked at
 ) -> float:
-    "Effective rank of a layer's output, as a matrix positions x features; NaN if not finite."
+    """Effective rank of a layer's output, as a matrix positions x features.
+
+    NaN where it is not finite, or no matrix.
+    """
+    if out.ndim < 2:
+        return float("nan")
     features_last = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, *EMBEDDINGS)
     if out.ndim >= 3 and not isinstance(layer, features_last):
         out = out.movedim(1, -1)
     matrix = out.detach().flatten(0, -2)[:max_positions]
-    if matrix.ndim != 2 or not matrix.isfinite().all():
+    if not matrix.isfinite().all():
         return float("nan")
     return effective_rank(matrix)
 
@@ -438,7 +499,15 @@ class Trace:
     further: int = 0  # updates after those in `losses`, see `train_and_trace`
     optimizer: object = None  # torch.optim.Optimizer
     unregistered: list = field(default_factory=list)  # paths of tensors outside of parameters()
+    made_anew: list = field(default_factory=list)  # parameters that each forward pass makes
+    made_late: list = field(default_factory=list)  # those that the first forward pass made
+    broadcast: tuple = None  # see `Comparisons`
+    stopped_by_hook: list = field(default_factory=list)  # layers whose gradient a hook zeroes
+    dead_outputs: tuple = (0, 0)  # how many, of how many, see `count_dead_outputs`
     inputs_differ: bool = True  # whether the inputs in the batch do
+    weights_before: dict = field(default_factory=dict)  # name -> weight before the last update
+    # name -> whether the forward pass undid every update of its weight, as by copying into it
+    undone: dict = field(default_factory=dict)
 
     def gradients_of(self, key):
         return self.bias_gradients if key == "bias" else self.gradients
@@ -449,7 +518,11 @@ def features_first(
     t: Tensor,  # its weight, or a tensor of that shape
 ) -> Tensor:  # (out, ...)
     "A weight with one output feature a row, for transposed convolutions too."
-    return t.movedim(1, 0) if getattr(layer.site.layer, "transposed", False) else t
+    if not getattr(layer.site.layer, "transposed", False):
+        return t
+    groups = layer.site.layer.groups
+    rows = t.unflatten(0, (groups, -1)).movedim(2, 1)  # (groups, out / groups, in / groups, ...)
+    return rows.flatten(0, 1)
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #3f400f9d
 def _note_gradients(trace):
@@ -479,7 +552,7 @@ def _zero_rounding_(trace, reference):
             if key not in layer.parameters:
                 continue
             sizes = trace.gradients_of(key)[layer.name]
-            reference_sizes = reference.gradients_of(key)[layer.name]
+            reference_sizes = reference.gradients_of(key).get(layer.name, [])
             update = len(sizes) - 1
             if sizes[update] is None or update >= len(reference_sizes):
                 continue
@@ -503,20 +576,61 @@ _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 _FULL_PRECISION = (torch.float32, torch.float64)
 
 
+def _accepted(make, settings):
+    "Those of some settings that a class takes; some of torch's keep others among them."
+    known = inspect.signature(make).parameters
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in known.values())
+    return {key: v for key, v in settings.items() if takes_any or key in known}
+
+
+class Imitation:
+    "The class, the settings and the groups of an optimizer, to build the like for a copy."
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: list,  # of a model
+    ):
+        self.make = type(optimizer)
+        self.defaults = _accepted(self.make, optimizer.defaults)
+        self.groups = []  # (places of its parameters among those of the model, settings)
+        places = {id(parameter): place for place, parameter in enumerate(parameters)}
+        for group in optimizer.param_groups:
+            settings = {k: v for k, v in group.items() if k not in ("params", "param_names")}
+            held = [places[id(p)] for p in group["params"] if id(p) in places]
+            if held:
+                self.groups.append((held, settings))
+        if not self.groups:  # of another model: its first settings, for all parameters
+            first = optimizer.param_groups[0]
+            settings = {k: v for k, v in first.items() if k not in ("params", "param_names")}
+            self.groups = [(list(range(len(parameters))), settings)]
+
+    def build(
+        self,
+        parameters: list,  # of a copy of the model, all of them
+    ) -> torch.optim.Optimizer:
+        groups = []
+        for places, settings in self.groups:
+            groups.append(dict(settings, params=[parameters[place] for place in places]))
+        return self.make(groups, **self.defaults)
+
+
 def build_optimizer(
-    optimizer,  # name, class, an optimizer to take the settings of, or function(parameters, lr=)
-    parameters: list,  # to train
+    optimizer,  # name, class, function(parameters, lr=), or an optimizer or `Imitation` of one
+    parameters: list,  # to train; for an `Imitation` all those of the model
     lr: float,  # learning rate
     fused: bool = True,  # whether a fused implementation may be used
 ) -> torch.optim.Optimizer:
     """An optimizer for some parameters, without weight decay, which moves weights that receive no
     gradient. Raise `Refused` for what is none, or where it does not take these settings."""
     kwargs = dict(lr=lr)
+    if isinstance(optimizer, torch.optim.Optimizer):
+        optimizer = Imitation(optimizer, parameters)
     if isinstance(optimizer, str):
         make = OPTIMIZER_CLASSES[pick(optimizer.lower(), OPTIMIZER_CLASSES, "optimizer")]
-    elif isinstance(optimizer, torch.optim.Optimizer):
-        make = type(optimizer)
-        kwargs = dict(optimizer.defaults)
+    elif isinstance(optimizer, Imitation):
+        make = optimizer.build
+        kwargs = {}
     elif callable(optimizer):
         make = optimizer
         if isinstance(optimizer, partial) and "lr" in optimizer.keywords:
@@ -532,14 +646,19 @@ def build_optimizer(
     try:
         made = make(parameters, **kwargs)
     except (TypeError, ValueError, RuntimeError) as error:
-        name = getattr(make, "__name__", type(make).__name__)
+        cls = getattr(optimizer, "make", make)
+        name = getattr(cls, "__name__", type(cls).__name__)
         raise Refused(f"{name} does not take these settings: {error}") from error
-    for group in getattr(made, "param_groups", []):
-        if "weight_decay" in group:
-            group["weight_decay"] = 0.0
     if not isinstance(made, torch.optim.Optimizer):
         raise Refused(f"optimizer= makes no torch optimizer but {type(made).__name__}")
+    _leave_out_weight_decay_(made)
     return made
+
+
+def _leave_out_weight_decay_(optimizer):
+    for group in optimizer.param_groups:
+        if "weight_decay" in group:
+            group["weight_decay"] = 0.0
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #c1436975
 def relative_change(
@@ -578,8 +697,7 @@ class Snapshot:
     scale: float = 0.0  # how much the loss changes by outputs that differ by 1; 0: not at all
     spread: float = None  # largest deviation of an output from the mean; None: no batch
     size: float = 0.0  # largest output
-    dead_outputs: int = 0  # columns of the output that are zero for every input
-    outputs: int = 0  # columns; 0: the output is no matrix of a batch
+    has_zero_column: bool = False  # whether one is zero for every input, see `count_dead_outputs`
 
     def is_constant(self, precision):
         "Whether the outputs are the same for all inputs, up to rounding."
@@ -591,6 +709,7 @@ class Snapshot:
 def take_snapshot(
     loss: Callable,  # of an output
     out,  # of the model
+    value: Tensor = None,  # the loss of this output; None: to be computed
 ) -> Snapshot:
     "A snapshot of a model, in float64 where the loss takes that."
 
@@ -599,9 +718,10 @@ def take_snapshot(
         return value if math.isfinite(value) else float("nan")
 
     outs = float_tensors(out)
+    own = (loss(out) if value is None else value).item()
     with torch.no_grad():
         if not outs or any(o.ndim == 0 or len(o) < 2 for o in outs):
-            return Snapshot(loss(out).item())
+            return Snapshot(own)
         spread = max(_spread(o.double()) for o in outs)
         size = max(_largest_entry(o) for o in outs)
         try:
@@ -609,18 +729,83 @@ def take_snapshot(
             constant = evaluate(_mean_output)
             differing = evaluate(partial(_scale_deviations, to=spread))
         except Exception:  # the loss does not take float64, or not outputs of equal rows
-            return Snapshot(loss(out).item(), spread=spread, size=size)
+            return Snapshot(own, spread=spread, size=size)
     scale = abs(constant)
     if spread > 1e-5 * size:  # else the outputs differ by rounding only
         scale = min(scale, abs(differing - constant))
-    return Snapshot(value, constant - value, scale, spread, size, *_dead_outputs(outs[0]))
+    return Snapshot(value, constant - value, scale, spread, size, _has_zero_column(outs))
 
 
-def _dead_outputs(out):
-    "How many columns are exactly zero for every input, of how many; 0, 0: too few inputs to say."
-    if out.ndim != 2 or len(out) < 8:
-        return 0, 0
-    return int((out == 0).all(0).sum()), out.shape[1]
+def _has_zero_column(outs):
+    "Whether a column is exactly zero for every input, of which there are enough to say so."
+    matrices = [o for o in outs if o.ndim == 2 and len(o) >= 8]
+    return any(bool((o == 0).all(0).any()) for o in matrices)
+
+
+_FLAT = ("Relu", "Threshold", "Hardtanh", "Clamp", "ClampMin", "ClampMax", "Hardswish")
+_FLAT += ("Hardsigmoid", "Softshrink", "Hardshrink")
+_PRODUCTS = ("Mul", "Mm", "Addmm", "Bmm", "Baddbmm", "Mv", "Linear", "Convolution", "Embedding")
+
+
+def _is_behind_relu(node):
+    "Whether a result of autograd went through a ReLU or its like, and no product after it."
+    waiting = [node]
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        operation = node.name().partition("Backward")[0]
+        if operation in _FLAT:
+            return True
+        if operation not in _PRODUCTS:
+            parents = [p for p in AutogradGraph.parents(node) if p not in seen]
+            seen.update(parents)
+            waiting += parents
+    return False
+
+
+def count_dead_outputs(
+    model: nn.Module,  # any; left as it is
+    inputs: Inputs,
+    loss: Callable,  # of an output
+) -> tuple:  # (how many are dead, of how many)
+    """How many columns of a model's output are zero for every input, and would have to learn.
+
+    The loss has a gradient by them, and they lie behind a ReLU that other weights would open: a
+    column of constant zeros, as of padding, is none of them.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    values = [t.detach().clone() for t in tensors]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        out = inputs.call(model.train())
+        outs = [o for o in float_tensors(out) if o.grad_fn and o.ndim == 2]
+        if not outs:
+            return 0, 0
+        grads = torch.autograd.grad(loss(out), outs, allow_unused=True)
+        closed = []  # (place among the outputs with a batch, which columns are zero)
+        for o, grad in zip(outs, grads, strict=True):
+            is_closed = grad is not None and _is_behind_relu(o.grad_fn)
+            closed.append((o == 0).all(0) & (grad != 0).any(0) if is_closed else None)
+        opened = [torch.zeros(o.shape[1], dtype=torch.bool, device=o.device) for o in outs]
+        try:
+            for size in (1.0, 1.0, 1000.0, 1000.0):
+                _add_noise_(model, size)
+                others = [o for o in float_tensors(inputs.call(model)) if o.grad_fn and o.ndim == 2]
+                for place, other in enumerate(others):
+                    opened[place] |= (other != 0).any(0)
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(tensors, values, strict=True):
+                    tensor.copy_(value)
+    dead = [mask & other for mask, other in zip(closed, opened, strict=True) if mask is not None]
+    return sum(int(mask.sum()) for mask in dead), sum(len(mask) for mask in dead)
+
+
+def _add_noise_(model, size):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.add_(size * torch.randn_like(parameter))
 
 
 def _widened(t):
@@ -664,11 +849,22 @@ def progress(
     return "none"
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #a6c30603
+def _note_undone(trace, before):
+    "Note which weights are, before an update, what they were before the last one moved them."
+    for name, weight in trace.weights_before.items():
+        has_moved = trace.changes[name][-1] > 0
+        is_back = has_moved and torch.equal(weight, before[name])
+        trace.undone[name] = is_back and trace.undone.get(name, True)
+    trace.weights_before = before
+
+
 def _step_and_measure(trace, optimizer, closure):
     "Make a step, and note how far each weight moves."
     layers = [layer for layer in trace.layers if not layer.is_frozen()]
     before = {layer.name: layer.value("weight").detach().clone() for layer in layers}
     is_traced = not trace.further
+    if is_traced:
+        _note_undone(trace, before)
     trace.last_update |= {layer.name: 0.0 for layer in trace.layers if layer.is_frozen()}
     optimizer.step(closure)
     for layer in layers:
@@ -735,8 +931,11 @@ class _Training:
         self.inputs = inputs
         self.loss = loss
         is_dense = not any(getattr(module, "sparse", False) for module in model.modules())
+        if isinstance(optimizer, Imitation):
+            parameters = list(model.parameters())
         self.optimizer = build_optimizer(optimizer, parameters, lr, fused=is_dense)
         self.trace = Trace(traced_layers(model), optimizer=self.optimizer)
+        self.parameters = list(model.parameters())  # those that the optimizer may know
         self.watcher = ModuleWatcher(model)
         self.random_state = random_state(model)
 
@@ -747,15 +946,17 @@ class _Training:
         name, module = self.watcher.running[-1]
         return f"{name} ({type(module).__name__})"
 
-    def forward(self):
-        "Output and loss."
+    def forward(self, around_loss=None):
+        "Output and loss, which is computed inside a context manager if one is given."
         self.watcher.clear()
         out = self.inputs.call(self.model.train())
-        return out, self.loss(out)
+        with around_loss or nullcontext():
+            return out, self.loss(out)
 
     def closure(self):
         "What LBFGS calls to evaluate the loss and its gradients again."
         with torch.enable_grad():
+            self.model.zero_grad()
             self.optimizer.zero_grad()
             value = self.forward()[1]
             value.backward()
@@ -769,8 +970,10 @@ class _Training:
         trace = self.trace
         self.watcher.with_spreads = is_first
         self.watcher.with_ranks = is_last
+        self.model.zero_grad()  # the optimizer may not hold all parameters
         self.optimizer.zero_grad()
-        out, value = self.forward()
+        comparisons = Comparisons()
+        out, value = self.forward(comparisons if is_first else None)
         if not value.requires_grad:
             raise Refused("the output does not depend on any parameter that requires a gradient")
         trace.graph = AutogradGraph([value])
@@ -778,10 +981,13 @@ class _Training:
         if is_first:
             spreads = [_spread(t) for t in self.inputs.tensors()]
             trace.inputs_differ = any(spread is None or spread > 0 for spread in spreads)
-            trace.before = take_snapshot(self.loss, out)
+            trace.before = take_snapshot(self.loss, out, value)
             trace.modules_before = trace.modules
-            trace.unregistered = self.unregistered(trace.graph)
+            trace.broadcast = comparisons.broadcast(value)
+            self.note_untrained(trace.graph)
         value.backward()
+        if is_first:
+            trace.layers = _with_biases_apart(trace.layers, _has_gradient_for_bias_only)
         _note_gradients(trace)
         if reference is not None:
             _zero_rounding_(trace, reference)
@@ -791,23 +997,38 @@ class _Training:
         _step_and_measure(trace, self.optimizer, self.step_closure())
         return True
 
-    def unregistered(self, graph):
-        "Names of tensors that the forward pass trains, and `parameters()` does not hold."
-        used = _other_leaves(self.model, graph, self.inputs)
-        found = []
+    def note_untrained(self, graph):
+        "Note the tensors that a loss depends on, and that the optimizer did not know."
+        trace = self.trace
+        known = {id(t) for t in (*self.parameters, *self.inputs.tensors())}
+        used = _other_leaves(graph, known)
         for name, tensor in unregistered_tensors(self.model).items():
             if used.pop(id(tensor), None) is not None:
-                found.append(name)
-        if used:
-            # What the forward pass makes itself, as inputs for torch.autograd.grad, is made anew.
-            now = random_state(self.model)
-            modules = self.watcher.modules
-            again = AutogradGraph([self.forward()[1]])
-            used_again = _other_leaves(self.model, again, self.inputs)
-            used = {key: tensor for key, tensor in used.items() if key in used_again}
-            self.watcher.modules = modules
-            set_random_state(now)
-        return found + [f"a tensor of shape {tuple(t.shape)}" for t in used.values()]
+                trace.unregistered.append(name)
+        if not used:
+            return
+        registered = {id(p): name for name, p in self.model.named_parameters()}
+        used_again = self.leaves_of_another_pass(known)
+        for key, tensor in used.items():
+            is_parameter = isinstance(tensor, nn.Parameter)
+            what = f"a {'parameter' if is_parameter else 'tensor'} of shape {tuple(tensor.shape)}"
+            name = registered.get(key, what)
+            if key not in used_again and is_parameter:
+                trace.made_anew.append(name)
+            elif key in used_again and key in registered:
+                trace.made_late.append(name)
+            elif key in used_again:
+                trace.unregistered.append(name)
+            # Other tensors that are made anew are such as inputs for torch.autograd.grad.
+
+    def leaves_of_another_pass(self, known):
+        "What `_other_leaves` finds in another forward pass, which leaves no trace."
+        now = random_state(self.model)
+        modules = self.watcher.modules
+        leaves = _other_leaves(AutogradGraph([self.forward()[1]]), known)
+        self.watcher.modules = modules
+        set_random_state(now)
+        return leaves
 
     def look_back(self):
         "Take a snapshot with the random numbers of the first update."
@@ -815,11 +1036,38 @@ class _Training:
         set_random_state(self.random_state)
         self.watcher.with_spreads = True
         self.watcher.with_ranks = False
-        with torch.no_grad():
-            out, _ = self.forward()
-        self.trace.after = take_snapshot(self.loss, out)
+        out, value = self.forward()  # with gradients, which a model may compute itself
+        self.trace.after = take_snapshot(self.loss, out, value)
         self.trace.modules_after = self.watcher.modules
+        for module in self.trace.modules_after.values():
+            module.input_node = module.output_node = None  # they hold what backward would need
+        snapshots = self.trace.before, self.trace.after
+        if self.trace.after.is_constant(_precision(self.model)) and self.changes_with_inputs(out):
+            for snapshot in snapshots:  # the first dimension of the output is not the batch
+                snapshot.spread = snapshot.gain = None
         set_random_state(now)
+
+    def changes_with_inputs(self, out):
+        """Whether other inputs give another output than this one, beyond rounding.
+
+        Each entry is drawn from those at its place in the batch. A model that refuses such inputs
+        counts as one whose output changes.
+        """
+        modules = self.watcher.modules
+        set_random_state(self.random_state)
+        try:
+            other = self.inputs.map(_redrawn).call(self.model.train())
+        except Exception:  # a model's own, of any type
+            return True
+        finally:
+            self.watcher.modules = modules
+        outs, others = float_tensors(out), float_tensors(other)
+        if [o.shape for o in outs] != [o.shape for o in others]:
+            return True
+        share = 10 * rounding_share(_precision(self.model))
+        size = max(self.trace.after.size, 1e-30)
+        changes = [_largest_entry(b - a) for a, b in zip(outs, others, strict=True)]
+        return max(changes) > share * size
 
     def train_on(self, updates):
         "Make updates that are not traced, until the loss falls; every 10 updates see whether."
@@ -843,15 +1091,37 @@ class _Training:
                     break
 
 
-def _other_leaves(model, graph, inputs):
-    "Tensors that a loss trains, beside parameters and inputs: id -> tensor."
-    known = {id(p) for p in model.parameters()} | {id(t) for t in inputs.tensors()}
+def _other_leaves(graph, known):
+    "Tensors that a loss depends on, but those whose ids are known: id -> tensor."
     leaves = {}
     for node in graph.nodes:
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
             leaves[id(leaf)] = leaf
     return leaves
+
+
+def _forget_undone_changes(trace):
+    trace.weights_before = {}
+    for name, is_undone in trace.undone.items():
+        if is_undone:
+            trace.changes[name] = [0.0]
+            trace.last_update[name] = 0.0
+
+
+def _precision(model):
+    "Of a model's numbers: the largest eps of its parameters."
+    dtypes = {p.dtype for p in model.parameters() if p.dtype.is_floating_point}
+    return max((torch.finfo(dtype).eps for dtype in dtypes), default=_FLOAT32)
+
+
+def _redrawn(t):
+    "A tensor in which each entry is one of those at its place in all rows."
+    if t.ndim == 0 or len(t) < 2 or t.layout != torch.strided:
+        return t
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(len(t), t.shape, generator=generator)
+    return t.gather(0, rows.to(t.device))
 
 
 def train_and_trace(
@@ -883,6 +1153,7 @@ def train_and_trace(
         )
         if patience and is_awake and progress(trace.before, trace.after) != "learns":
             training.train_on(patience)
+        _forget_undone_changes(trace)
     except Refused:
         raise
     except Exception as error:  # a model's own, of any type
