@@ -226,9 +226,9 @@ def _more_steps(findings):
 def _deadlock(blockages, pair, between):
     upstream, downstream = pair
     if all(blockages.has_zero_weight(name) for name in pair):
-        text = f"{upstream} and {downstream} are both zero and feed each other"
+        text = f"{upstream} and {downstream} are both zero and wait for each other"
     else:
-        text = f"{upstream} and {downstream} feed each other, and each blocks the other"
+        text = f"{upstream} and {downstream} wait for each other"
     if between:
         wait = "waits" if len(between) == 1 else "wait"
         text += f"; {_join_names(between)} between them {wait} for both"
@@ -237,7 +237,7 @@ def _deadlock(blockages, pair, between):
 
 def _pair(blockages, pair, waiting):
     "Two parameters that hold each other, where no module shows it."
-    text = f"{pair[0]} and {pair[1]} are both zero and feed each other"
+    text = f"{pair[0]} and {pair[1]} are both zero and wait for each other"
     if waiting:
         wait = "waits" if len(waiting) == 1 else "wait"
         text += f"; {_join_names(waiting)} {wait} for both"
@@ -253,16 +253,27 @@ def _pairs_of_parameters(blockages):
     return {pair: waiting for pair, waiting in pairs if not known & set(pair)}
 
 
-def _never_wake(blockages):
-    "A sentence on the layers that block each other."
-    texts = [_deadlock(blockages, pair, b) for pair, b in blockages.deadlocks().items()]
-    pairs = _pairs_of_parameters(blockages)
-    texts += [_pair(blockages, pair, waiting) for pair, waiting in pairs.items()]
+def _never_wake(findings):
+    "Sentences on the layers that wait for each other: for good, or for now."
+    blockages = findings.blockages
+    texts = {}  # pair -> words
+    for pair, between in blockages.deadlocks().items():
+        texts[pair] = _deadlock(blockages, pair, between)
+    for pair, waiting in _pairs_of_parameters(blockages).items():
+        texts[pair] = _pair(blockages, pair, waiting)
+    for_good = {pair: text for pair, text in texts.items() if pair in blockages.for_good}
+    for_now = {pair: text for pair, text in texts.items() if pair not in blockages.for_good}
+    updates = _count(len(findings.trace.losses), "update")
+    return [*_pairs("never wake", for_good), *_pairs(f"no gradient in {updates}", for_now)]
+
+
+def _pairs(lead, texts):
+    "A sentence on pairs of layers; [] for none."
     if not texts:
         return []
-    sentence = "never wake: " + ". And: ".join(texts[:3])
+    sentence = f"{lead}: " + ". And: ".join(list(texts.values())[:3])
     if len(texts) > 3:
-        last_pair = " and ".join([*blockages.deadlocks(), *pairs][-1])
+        last_pair = " and ".join(list(texts)[-1])
         sentence += f". And {len(texts) - 3} more such pairs, to {last_pair}"
     return [sentence]
 
@@ -448,7 +459,7 @@ def _remarks(findings):
     return [
         *_hardly_moving(findings),
         *_signals(findings),
-        *remark(f"for inputs of this shape, {NO_DIFFERENCE}", findings.without_effect),
+        *remark(f"in this batch, {NO_DIFFERENCE}", findings.without_effect),
         *remark("only the bias learns", findings.waking_by_bias_only()),
         *remark("frozen (requires_grad is False)", findings.frozen),
         *_unused(findings),
@@ -472,7 +483,7 @@ def _sentences(findings):
         _headline(findings),
         *_wave(findings),
         *_more_steps(findings),
-        *_never_wake(findings.blockages),
+        *_never_wake(findings),
         *_waiting(findings),
         *_zeroed(findings),
         *_remarks(findings),
