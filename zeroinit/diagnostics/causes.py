@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .inputs import Inputs, list_tensors
 from .trace import ModuleWatcher, Trace, rounding_share
 from ..schemes.branches import AutogradGraph, float_tensors
-from ..schemes.layers import LAYERS, is_kind
+from ..schemes.layers import LAYERS, NORMS, is_kind
 
 # %% ../../nbs/diagnostics/02_causes.ipynb #26b09449
 _CREATE_INFINITY = ("full", "full_like", "masked_fill", "masked_fill_", "fill", "fill_", "where")
@@ -503,7 +503,7 @@ class GradientPaths:
             state = "cancels"
             if parent in self.hooked:
                 state = "own_hook" if hasattr(parent, "variable") else "hook"
-        elif _operation_name(node) == "BackwardHookFunction":
+        elif node.name() == "BackwardHookFunctionBackward":  # of a module
             state = "hook"
         module = self._module_of(node)
         return Cut(node, index, _operation_name(node), module, state, self._is_loss(node))
@@ -949,10 +949,20 @@ def fading(
 # %% ../../nbs/diagnostics/02_causes.ipynb #818e60a8
 def layer_spreads(
     modules: dict,  # name -> ModuleTrace with spreads
+    precision: float = 1e-7,  # of the numbers, as torch.finfo(dtype).eps
 ) -> dict:  # layer -> how much its outputs differ between inputs
-    "How the signal passes the linear layers and convolutions of a model."
+    """How the signal passes the linear layers and convolutions of a model, behind the last norm.
+
+    A norm gives a signal of any size the same one. Layers before the first signal that is more
+    than rounding are left out, as one that is first called on constants.
+    """
     found = {}
     for module in sorted(modules.values(), key=lambda module: module.order):
-        if is_kind(module.module, LAYERS) and module.output_spread is not None:
+        if is_kind(module.module, NORMS):
+            found = {}
+        if not is_kind(module.module, LAYERS) or module.output_spread is None:
+            continue
+        is_signal = module.output_spread > rounding_share(precision) * module.output_size
+        if found or is_signal:
             found[module.name] = module.output_spread
     return found

@@ -47,7 +47,7 @@ from zeroinit.diagnostics.trace import (
 )
 from ..schemes.fills import SCHEMES, scheme_arguments
 from ..schemes.initialization import check_arguments, initialize, keywords_of, unwrap
-from ..schemes.layers import LAYERS
+from ..schemes.layers import EMBEDDINGS, LAYERS, is_kind
 from ..schemes.sites import layer_kind
 from ..schemes.tensors import check_not_wrapped
 
@@ -298,7 +298,9 @@ def _why_zero(blockages, name):
         return f"the first one comes only after {blockages.further} more"
     if name in blockages.waking_next:
         return "it comes with the next update: give more steps="
-    if module and not module.input_size and (module.output_grad or not reason):
+    is_embedding = module and is_kind(module.module, EMBEDDINGS)
+    has_no_input = module and not module.input_size and not is_embedding
+    if has_no_input and (module.output_grad or not reason):
         return "its input is zero (or, of a norm, constant)"
     if reason:
         return reason
@@ -327,7 +329,8 @@ def _waiting(findings):
             gradient_type = _module_type(blockages, blockages.gradient_blocked_by[name])
             signal_type = _module_type(blockages, blockages.signal_blocked_by[name])
             reason = gradient_type, signal_type, _why_zero(blockages, name)
-            if name in blockages.waking_next:
+            is_hooked = any("hook" in cut.state for cut in blockages.cuts.get(name, []))
+            if name in blockages.waking_next or is_hooked:
                 reason = None, None, _why_zero(blockages, name)
             groups.setdefault(reason, []).append(name)
 
@@ -389,23 +392,37 @@ def _signals(findings):
             sentences.append(lost)
     if findings.had_zero_weights():
         return sentences  # what is small at first, because it was zero, grows
-    spreads = layer_spreads(trace.modules_before)
+    spreads = layer_spreads(trace.modules_before, findings.precision())
     forward = fading(spreads)
-    if forward:
+    if forward and _is_chain(trace, list(spreads)):
         first, last = list(spreads)[0], list(spreads)[-1]
         sentences.append(
             f"the signal {forward[0]} from {forward[1]} on: inputs differ by "
             f"{spreads[first]:.1e} behind {first} and by {spreads[last]:.1e} behind {last}"
         )
-    gradients = _gradients_from_the_output(findings)
+    gradients = {}
+    for name, size in _gradients_from_the_output(findings).items():
+        is_beside = name.endswith(("[query]", "[key]")) or name in findings.rounding
+        if not is_beside:  # the gradient of the input comes by another way
+            gradients[name] = size
     backward = fading(gradients, vanished=1e-7)
-    if backward:
+    modules = {layer.name: layer.module_name for layer in trace.layers}
+    if backward and _is_chain(trace, [modules[name] for name in reversed(gradients)]):
         first, last = list(gradients)[0], list(gradients)[-1]
         sentences.append(
             f"the gradient {backward[0]} from {backward[1]} on towards the input: "
             f"{gradients[first]:.1e} in {first}, {gradients[last]:.1e} in {last}"
         )
     return sentences
+
+
+def _is_chain(trace, names):
+    "Whether the output of each of some modules is computed from that of the one before."
+    nodes = [trace.modules[name].output_node if name in trace.modules else None for name in names]
+    for node, following in zip(nodes, nodes[1:], strict=False):
+        if node is None or not trace.graph.depends_on(following, node):
+            return False
+    return True
 
 
 def _gradients_from_the_output(findings):
