@@ -373,7 +373,7 @@ def test_adapters_of_two_zero_matrices(adapter):
     said = verdict(nn.Sequential(adapter(WIDTH), nn.ReLU(), head), batch=points())
     assert said.startswith("does not learn: 2 of 2 layers stay without a gradient")
     pair = said.splitlines()[1]
-    assert pair.startswith("never wake: 0.") and "both zero and feed each other" in pair
+    assert pair.startswith("never wake: 0.") and "both zero and wait for each other" in pair
     assert "down" in pair and "up" in pair
 
 
@@ -390,7 +390,7 @@ def test_an_lstm_of_zeros():
         nn.init.zeros_(parameter)
     said = diagnose(model, batch=texts())
     assert said.verdict[0] == "does not learn: the output is the same for every input"
-    pair = "rnn.weight_ih_l0 and rnn.weight_ih_l1 are both zero and feed each other"
+    pair = "rnn.weight_ih_l0 and rnn.weight_ih_l1 are both zero and wait for each other"
     assert any(pair in sentence for sentence in said.verdict)
     never = said.table.layer[said.table.wakes.isna()].tolist()
     assert set(never) == {
@@ -540,7 +540,7 @@ def test_biases_that_learn_alone():
 
 def test_weights_that_all_round_to_zero():
     said = verdict(rounded_chain(scale=1, straight_through=True), batch=points())
-    assert said.startswith("does not learn") and "0 and 2 feed each other" in said
+    assert said.startswith("does not learn") and "0 and 2 wait for each other" in said
     assert verdict(rounded_chain(scale=64, straight_through=True), batch=points()).startswith(
         "learns: "
     )

@@ -149,7 +149,7 @@ def closed_gate(model, x):
 PARTLY = {
     "sign": (lambda m, x: m.head(torch.sign(m.layer(x))), "sign has no gradient"),
     "saturated": (lambda m, x: m.head(F.softmax(m.layer(x) * 1e4, -1)), "is too small"),
-    "underflow": (lambda m, x: m.head(x + m.layer(x) * 1e-30 * 1e-30), "a product multiplies it"),
+    "underflow": (lambda m, x: m.head(x + m.layer(x) * 1e-30 * 1e-30), "gradient rounds to zero"),
     "gate": (closed_gate, "no gradient in 8 updates: layer: "),
 }
 

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .inputs import Inputs, list_tensors
 from .trace import ModuleWatcher, Trace, rounding_share
 from ..schemes.branches import AutogradGraph, float_tensors
-from ..schemes.layers import LAYERS, is_kind
+from ..schemes.layers import LAYERS, NORMS, is_kind
 
 # %% ../../nbs/diagnostics/02_causes.ipynb #26b09449
 _CREATE_INFINITY = ("full", "full_like", "masked_fill", "masked_fill_", "fill", "fill_", "where")
@@ -143,12 +143,20 @@ def _bad_tensors(named):
 
 def _bad_gradient(trace):
     "The layer of the first gradient that is not finite, in words; None: there is none."
-    for update in range(len(trace.losses)):
+    for update in range(len(trace.losses) - 1):  # in the last one, the loss is not finite itself
         for name, sizes in reversed(trace.gradients.items()):
             size = sizes[update]
             if size is not None and not torch.tensor(size).isfinite():
                 return f"the gradient of {name or 'the model'} is {size} at update {update + 1}"
     return None
+
+
+def _after_updates(found, trace):
+    "What an optimizer has made of a weight by finite gradients, in words."
+    updates = len(trace.losses) - 1
+    count = "1 update" if updates == 1 else f"{updates} updates"
+    by = f" of {type(trace.optimizer).__name__}" if trace.optimizer else ""
+    return f"{found} after {count}{by}"
 
 
 def why_not_finite(
@@ -168,14 +176,14 @@ def why_not_finite(
         return "every target is -100, which cross entropy ignores"
     found = _bad_tensors([*model.named_parameters(), *model.named_buffers()])
     if found and len(trace.losses) > 1:
-        return _bad_gradient(trace) or f"{found[0]} after {len(trace.losses) - 1} updates"
+        return _bad_gradient(trace) or _after_updates(found[0], trace)
     if found:
         return found[0]
 
     running = _Running(model)
     mode = _FirstNotFinite(running)
     try:
-        with torch.no_grad(), mode:
+        with torch.enable_grad(), mode:  # which a model may need, as for torch.autograd.grad
             out = inputs.call(model.train())
             running.running = []
             loss(out)
@@ -195,29 +203,39 @@ def why_not_finite(
     return f"{operation} in {place}{grown}"
 
 # %% ../../nbs/diagnostics/02_causes.ipynb #941abd40
-_NO_DERIVATIVE = ("Round", "Floor", "Ceil", "Sign", "Trunc", "Heaviside", "Bernoulli", "Fix")
-_PRODUCTS = (
-    "Mul",
-    "Mm",
-    "Addmm",
-    "Bmm",
-    "Baddbmm",
-    "Linear",
-    "Convolution",
-    "Addcmul",
-    "Mv",
-    "Dot",
-)
-_PRODUCTS += ("ConvolutionOverrideable", "MkldnnConvolution", "ThnnConv2D", "Addr", "Addbmm")
+_NO_DERIVATIVE = ("Round", "Floor", "Ceil", "Sign", "Sgn", "Trunc", "Heaviside", "Bernoulli", "Fix")
+_WITH_ADDEND = ("Addmm", "Addmv", "Addbmm", "Baddbmm", "Addr", "Addcmul")  # it comes first
+_PRODUCTS = ("Mul", "Mm", "Bmm", "Linear", "Convolution", "Mv", "Dot", "Prod", "Cumprod", "Lerp")
+_PRODUCTS += ("ConvolutionOverrideable", "MkldnnConvolution", "ThnnConv2D", "Trilinear")
+_PRODUCTS += _WITH_ADDEND
 _FLAT = ("Relu", "Threshold", "Hardtanh", "Clamp", "ClampMin", "ClampMax", "Hardsigmoid")
 _FLAT += ("Hardswish", "Relu6", "Softshrink", "Hardshrink")
+_FLAT += ("LeakyRelu", "PreluKernel", "RreluWithNoise")  # whose slope may be 0
 _SATURATED = ("Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Gelu", "Silu", "Elu", "Erf", "Exp")
-_SATURATED += ("Softplus", "LogSigmoid", "Celu", "Selu", "Mish")
+_SATURATED += ("Softplus", "LogSigmoid", "Celu", "Selu", "Mish", "Expm1", "Exp2", "Erfc", "Atan")
+_SATURATED += ("Glu", "Logaddexp", "Logaddexp2")
+_FLAT_AT_A_POINT = ("Pow", "Abs", "LinalgVectorNorm", "Norm", "Std", "Var", "Cos", "Cosh", "Cdist")
+_FLAT_AT_A_POINT += ("Sinc", "EuclideanDist", "Sin")
 _NORM_NAMES = ("LayerNorm", "BatchNorm", "GroupNorm", "RmsNorm", "RMSNorm")
 _SELECTIONS = ("Max", "Min", "Amax", "Amin", "Topk", "Gather", "Index", "Select", "Slice", "Where")
 _SELECTIONS += ("MaskedFill", "MaxPool2DWithIndices", "IndexSelect", "Maximum", "Minimum")
 _JOINS = ("Stack", "Cat")
-_LOSSES = ("MseLoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "NllLoss", "BinaryCrossEntropy")
+_LOSSES = ("MseLoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BinaryCrossEntropy")
+_LOSSES += ("BinaryCrossEntropyWithLogits",)
+_REDUCTIONS = ("Mean", "Sum", "Mul", "Div", "Neg", "Add", "Sub", "View", "Squeeze", "ToCopy")
+_VIEWS = ("T", "Transpose", "View", "UnsafeView", "Permute", "ToCopy", "Expand", "Unsqueeze")
+_VIEWS += ("Squeeze", "ReshapeAlias", "Clone", "Alias")
+
+
+_STATES = dict(
+    cancels="the terms of its gradient cancel{place}",  # terms that are not zero
+    hook="a hook makes its gradient zero",
+    own_hook="a hook on it makes its gradient zero",
+    tiny="its gradient rounds to zero{place}",
+    padding="every token is padding_idx",
+)
+# Others: 'zero_factor' of an attention; 'single', a softmax over one element; 'ignored', what would
+# pass a gradient on to other inputs, from which none comes.
 
 
 @dataclass
@@ -228,25 +246,26 @@ class Cut:
     index: int  # of its input towards the parameter
     operation: str  # the node's name, as 'Mul'
     module: str = None  # name of the watched module in which it runs; None: between modules
-    is_over_one: bool = False  # of a softmax: whether it is over a single element
-    is_sum: bool = False  # whether terms that are not zero add up to zero
+    state: str = ""  # what was seen in the backward pass, see `_STATES`; '': nothing
+    is_loss: bool = False  # whether nothing but a mean or the like is between it and the loss
 
     def reason(self) -> str:
         "In words."
         place = f" in {self.module}" if self.module else ""
         name = self.operation.lower()
-        if self.is_sum:
-            return f"the terms of its gradient cancel{place}"
+        if self.state in _STATES:
+            return _STATES[self.state].format(place=place)
         if self.operation in _NO_DERIVATIVE:
             return f"{name}{place} has no gradient: it is zero almost everywhere"
-        if self.operation in _PRODUCTS:
+        if self.operation in _PRODUCTS or self.state == "zero_factor":
             return f"a product{place} multiplies it by zero"
+        inputs = "input that the loss counts" if self.state == "ignored" else "input"
         if self.operation in _FLAT:
-            return f"{name}{place} is flat there for every input"
+            return f"{name}{place} is flat there for every {inputs}"
         if self.operation in _SATURATED:
-            over_one = "over a single element, of which it gives 1"
-            state = over_one if self.is_over_one else "saturated"
-            return f"{name}{place} is {state} for every input"
+            is_single = self.state == "single"
+            state = "over a single element, of which it gives 1" if is_single else "saturated"
+            return f"{name}{place} is {state} for every {inputs}"
         return self._other_reason(place, name)
 
     def _other_reason(self, place, name):
@@ -255,8 +274,12 @@ class Cut:
             return f"the attention{place} does not depend on it (one key, or a saturated softmax)"
         if self.operation in _JOINS:
             return f"its part of the result of {name}{place} is not used"
-        if self.operation in _LOSSES:
+        if self.operation in _LOSSES and self.is_loss:
             return "the loss is at its minimum"
+        if self.operation == "NllLoss":
+            return "no target counts in the loss (each is ignored, or has the weight 0)"
+        if self.operation in _LOSSES or self.operation in _FLAT_AT_A_POINT:
+            return f"the derivative of {name}{place} is 0 there"
         if isinstance(self.node, torch.autograd.function.BackwardCFunction):
             return f"the backward pass of {self.operation}{place} gives none"
         if any(norm in self.operation for norm in _NORM_NAMES):
@@ -266,31 +289,105 @@ class Cut:
         return f"{name}{place} passes no gradient on"
 
 
+def _operation_name(node):
+    "The operation that a node of autograd belongs to, as 'Mul'."
+    operation = node.name().partition("Backward")[0]
+    operation = operation.removeprefix("Native").removeprefix("Safe")
+    return operation.removeprefix("ThnnFused").removeprefix("Cudnn")
+
+
 def _is_over_one(node):
-    "Whether a node is a softmax over a single element; to be asked before the backward pass."
-    result, dim = getattr(node, "_saved_result", None), getattr(node, "_saved_dim", None)
-    if result is None or dim is None:
+    "Whether a node is a softmax over a single element."
+    if _operation_name(node) not in ("Softmax", "LogSoftmax"):
         return False
+    result, dim = node._saved_result, node._saved_dim
     if dim >= result.ndim:  # a negative one, as torch saves it
         dim -= 2**64
     return result.shape[dim] == 1
 
 
-def _adds_up_to_zero(node, index, received):
-    """Whether the zero that a node returns is a sum of terms that are not zero.
-
-    What a node returns is linear in what it receives. Where every term is zero, it stays zero when
-    each number received is multiplied by another random number; terms that cancel no longer do.
-    """
-    is_python = isinstance(node, torch.autograd.function.BackwardCFunction)  # cannot be called
-    if is_python or any(grad is None or grad.layout != torch.strided for grad in received):
+def _has_zero_factor(node, index):
+    "Whether a node is an attention, and what multiplies its query or its key is zero."
+    if not _operation_name(node).startswith("ScaledDotProduct") or index > 1:
         return False
-    generator = torch.Generator().manual_seed(0)
+    other = getattr(node, "_saved_query" if index else "_saved_key", None)
+    return other is not None and not other.any()
+
+
+def _is_padding(node):
+    "Whether a node is an embedding of nothing but padding."
+    indices = getattr(node, "_saved_indices", None)
+    padding = getattr(node, "_saved_padding_idx", None)
+    is_embedding = _operation_name(node) in ("Embedding", "EmbeddingBag")
+    if not is_embedding or indices is None or padding is None:
+        return False
+    return bool((indices == padding).all())
+
+
+def _returns(node, index, grads):
+    "Whether a node returns a gradient that is not zero for some that it receives."
     with torch.no_grad():
-        changed = [grad * torch.rand(grad.shape, generator=generator).to(grad) for grad in received]
-        returned = node(*changed)
+        returned = node(*grads)
     grad = returned[index] if isinstance(returned, tuple) else returned
     return grad is not None and bool(grad.any())
+
+
+def _state_of_cut(node, index, received):
+    """Why a node returns zero, see `_STATES`; '' where its values do not show it.
+
+    What a node returns is linear in what it receives. A zero by underflow is gone once the numbers
+    received are scaled to a size of 1. Where every term is zero, it stays zero when each number is
+    multiplied by another random number; terms that cancel no longer do.
+    """
+    if _is_over_one(node):
+        return "single"
+    if _has_zero_factor(node, index):
+        return "zero_factor"
+    if _is_padding(node):
+        return "padding"
+    is_python = isinstance(node, torch.autograd.function.BackwardCFunction)  # cannot be called
+    if is_python or any(grad is None or grad.layout != torch.strided for grad in received):
+        return ""
+    largest = max(grad.abs().max() for grad in received if grad.numel())
+    if not largest.isfinite():
+        return ""
+    generator = torch.Generator().manual_seed(0)
+
+    def random_like(grad):
+        return torch.rand(grad.shape, generator=generator).to(grad)
+
+    scaled = [grad / largest for grad in received]
+    if _returns(node, index, scaled):
+        return "tiny"
+    if _returns(node, index, [grad * random_like(grad) for grad in scaled]):
+        return "cancels"
+    operation = _operation_name(node)
+    is_by_element = operation in _FLAT + _SATURATED and operation != "LogSoftmax"
+    if is_by_element and _returns(node, index, [random_like(grad) for grad in received]):
+        return "ignored"
+    return ""
+
+
+def _factor_range(node):
+    "The first of the inputs of a product that is a factor, and the one behind the last."
+    operation = _operation_name(node)
+    if operation in _WITH_ADDEND:
+        return 1, 3
+    if operation in ("Lerp", "Trilinear"):
+        return 0, 3
+    return 0, 2  # behind them come a bias, or the value of an attention
+
+
+def _is_zero_leaf(node, leaves):
+    "Whether a node gives one of some leaves, of any shape, and it is zero."
+    while node is not None and _operation_name(node) in _VIEWS:
+        node = node.next_functions[0][0]
+    return node in leaves and not node.variable.any()
+
+
+def _is_more_than_rounding(total, largest):
+    "Whether terms add up to more than rounding, of the sum and of the largest term."
+    return total.abs().max().item() > 1e-3 * largest
 
 
 @contextmanager
@@ -315,8 +412,9 @@ class GradientPaths:
         self.returned = {}  # (node, index of an input) -> whether it returns one that is not zero
         self.consumers = {}  # node -> [(node that uses its result, index of the input there)]
         self.leaves = {}  # id of a leaf -> its node
-        self.over_one = set()  # nodes of a softmax over a single element
-        self.sums = set()  # (node, index): it returns zero, as a sum of terms that are not zero
+        self.states = {}  # (node, index): it returns zero -> why, see `_state_of_cut`
+        self.hooked = set()  # nodes whose gradient a hook makes zero
+        self._arriving = {}  # (node, number of a result) -> (its gradient so far, largest term)
         watcher = ModuleWatcher(model)
         try:
             with torch.enable_grad(), _without_onednn():
@@ -335,21 +433,36 @@ class GradientPaths:
         for index, (parent, _) in enumerate(node.next_functions):
             if parent is not None:
                 self.consumers.setdefault(parent, []).append((node, index))
-        if _is_over_one(node):
-            self.over_one.add(node)
         if hasattr(node, "variable"):
             self.leaves[id(node.variable)] = node
 
         def note(returned, received):
-            self.received[node] = any(g is not None and bool(g.any()) for g in received)
-            for index, grad in enumerate(returned):
-                is_returned = grad is not None and bool(grad.any())
-                self.returned[node, index] = is_returned
-                is_cut = self.received[node] and grad is not None and not is_returned
-                if is_cut and _adds_up_to_zero(node, index, received):
-                    self.sums.add((node, index))
+            self._note(node, returned, received)
 
         return node.register_hook(note)
+
+    def _note(self, node, returned, received):
+        "Note what a node received and returned."
+        is_received = any(grad is not None and bool(grad.any()) for grad in received)
+        self.received[node] = is_received
+        arrived = [self._arriving.pop((node, number), None) for number in range(len(received))]
+        if not is_received and any(_is_more_than_rounding(*pair) for pair in arrived if pair):
+            self.hooked.add(node)
+        for index, grad in enumerate(returned):
+            is_returned = grad is not None and bool(grad.any())
+            self.returned[node, index] = is_returned
+            if is_returned:
+                self._add_arriving(*node.next_functions[index], grad)
+            elif is_received and grad is not None:
+                self.states[node, index] = _state_of_cut(node, index, received)
+
+    def _add_arriving(self, node, number, grad):
+        "Add a term of the gradient of one result of a node, which hooks may change."
+        if grad.layout != torch.strided:
+            return
+        total, largest = self._arriving.get((node, number), (None, 0.0))
+        total = grad if total is None else total + grad
+        self._arriving[node, number] = total, max(largest, grad.abs().max().item())
 
     def cuts(
         self,
@@ -383,13 +496,28 @@ class GradientPaths:
         return found
 
     def _cut(self, node, index):
-        operation = node.name().partition("Backward")[0]
-        operation = operation.removeprefix("Native").removeprefix("Safe")
-        operation = operation.removeprefix("ThnnFused").removeprefix("Cudnn")
-        # One that returns a gradient cuts nothing: what it returns and what others return cancel.
-        is_sum = (node, index) in self.sums or self.returned.get((node, index), False)
-        is_over_one = node in self.over_one
-        return Cut(node, index, operation, self._module_of(node), is_over_one, is_sum)
+        state = self.states.get((node, index), "")
+        if self.returned.get((node, index)):
+            # It cuts nothing: a hook does, or what it returns and what others return cancel.
+            parent, _ = node.next_functions[index]
+            state = "cancels"
+            if parent in self.hooked:
+                state = "own_hook" if hasattr(parent, "variable") else "hook"
+        elif node.name() == "BackwardHookFunctionBackward":  # of a module
+            state = "hook"
+        module = self._module_of(node)
+        return Cut(node, index, _operation_name(node), module, state, self._is_loss(node))
+
+    def _is_loss(self, node):
+        "Whether the loss is this node's result, or a mean or a multiple of it."
+        while self.consumers.get(node):
+            if len(self.consumers[node]) > 1:
+                return False
+            ((node, _),) = self.consumers[node]
+            parents = [parent for parent, _ in node.next_functions if parent is not None]
+            if len(parents) > 1 or _operation_name(node) not in _REDUCTIONS:
+                return False
+        return True
 
     def _module_of(self, node):
         "Name of the watched module in which a node was recorded, with its type."
@@ -410,17 +538,72 @@ class GradientPaths:
         parameters: dict,  # name -> parameter
     ) -> list:  # of names
         "The parameters on which the other factor of a product depends."
-        if cut.operation not in _PRODUCTS or cut.is_sum:
-            return []
         found = []
-        for index, (parent, _) in enumerate(cut.node.next_functions):
-            if index == cut.index or parent is None:
-                continue
+        for parent in self._factors(cut):
             for name, parameter in parameters.items():
                 leaf = self.leaves.get(id(parameter))
                 if leaf is not None and self.graph.depends_on(parent, leaf):
                     found.append(name)
         return found
+
+    def stay_zero(
+        self,
+        parameters: list,  # whose gradients are zero
+        waiting: list,  # of other parameters that wait for them
+    ) -> bool:
+        """Whether parameters keep each other's gradients at zero, whatever others learn.
+
+        Each of their gradients has to end in a product whose other factor is zero, and stays zero
+        as long as these parameters stay as they are.
+        """
+        leaves = [self.leaves.get(id(p)) for p in (*parameters, *waiting)]
+        leaves = [leaf for leaf in leaves if leaf is not None and not self.received.get(leaf)]
+        for cut in [cut for parameter in parameters for cut in self.cuts(parameter)]:
+            factors = self._factors(cut, with_norms=True)
+            if not factors or not all(self._depends_on_zeros(node, leaves) for node in factors):
+                return False
+        return True
+
+    def _depends_on_zeros(self, node, leaves):
+        "Whether what a node computes is zero or constant while some leaves stay as they are."
+        waiting = [node]
+        seen = set()
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if hasattr(node, "variable"):
+                if node not in leaves:
+                    return False
+                continue
+            parents = self._parents_beside_zeros(node, leaves)
+            waiting += [parent for parent in parents if parent is not None]
+        return True
+
+    def _parents_beside_zeros(self, node, leaves):
+        "The parents of a node, but for the factors of a product, one of which is zero."
+        parents = [parent for parent, _ in node.next_functions]
+        operation = _operation_name(node)
+        is_norm = any(norm in operation for norm in _NORM_NAMES)
+        if operation not in _PRODUCTS and not is_norm:
+            return parents
+        first, last = _factor_range(node)
+        if any(_is_zero_leaf(parent, leaves) for parent in parents[first:last]):
+            return parents[:first] + parents[last:]
+        return parents
+
+    def _factors(self, cut, with_norms=False):
+        "The nodes that compute the other factors of a product; [] of what is none."
+        is_attention = cut.state == "zero_factor"
+        is_norm = with_norms and any(norm in cut.operation for norm in _NORM_NAMES)
+        is_product = (cut.operation in _PRODUCTS or is_norm) and not cut.state
+        if not is_attention and not is_product:
+            return []
+        parents = [parent for parent, _ in cut.node.next_functions]
+        first, last = _factor_range(cut.node)
+        others = [parents[i] for i in range(first, min(last, len(parents))) if i != cut.index]
+        return [parent for parent in others if parent is not None]
 
 # %% ../../nbs/diagnostics/02_causes.ipynb #b28f8687
 NOT_USED = "not used in the forward pass"
@@ -433,7 +616,7 @@ class _Uses(TorchFunctionMode):
         super().__init__()
         self.names = {id(p): {name} for name, p in parameters.items()}  # id -> depends on
         self.used = set()
-        self.cut_by = {}  # name -> name of a function
+        self.cut_by = {}  # name -> names of functions
         self.part_cut_by = {}  # the same, of one that cuts some of its results, as topk
         self._alive = []  # so that no tensor gets another's id
 
@@ -458,7 +641,7 @@ class _Uses(TorchFunctionMode):
             is_part_cut = not all(t.requires_grad for t in results)
             for parameter in names:
                 if is_cut:
-                    self.cut_by.setdefault(parameter, name)
+                    self.cut_by.setdefault(parameter, {})[name] = None
                 elif is_part_cut:
                     self.part_cut_by.setdefault(parameter, name)
         return out
@@ -495,21 +678,87 @@ def why_without_gradient(
     uses = _Uses(parameters)
     with torch.enable_grad(), uses:
         inputs.call(model.train())
+    unseen = {name: p for name, p in parameters.items() if name not in uses.used}
+    used_unseen = _changing_the_output(model, inputs, unseen)
     found = {}
     for name, parameter in parameters.items():
         cuts = paths.cuts(parameter) if paths else []
-        if name not in uses.used:
+        if name in used_unseen:
+            found[name] = "used, but cut off from the loss"
+        elif name not in uses.used:
             found[name] = NOT_USED
         elif cuts:
             found[name] = f"cut off from the loss: {cuts[0].reason()}"
-        elif name in uses.cut_by:
-            found[name] = f"cut off from the loss by {uses.cut_by[name]}"
+        elif uses.cut_by.get(name):
+            functions = sorted(uses.cut_by[name], key=lambda function: function != "detach")
+            found[name] = f"cut off from the loss by {' and by '.join(functions[:3])}"
         elif name in uses.part_cut_by:
             function = uses.part_cut_by[name]
             found[name] = f"cut off from the loss by {function}, of which only indices are used"
         else:
             found[name] = "used, but the loss does not depend on it"
     return found
+
+
+def _with_noise(t, size):
+    return t + size * torch.randn_like(t) if t.is_floating_point() else t
+
+
+def _outputs(model, inputs):
+    "Copies of a model's outputs, with the same random numbers at each call; [] if it fails."
+    torch.manual_seed(1)
+    try:
+        with torch.enable_grad():  # which a model may need, as for torch.autograd.grad
+            return [t.detach().clone() for t in float_tensors(inputs.call(model.train()))]
+    except Exception:  # a model's own, of any type, as for inputs that are no images
+        return []
+
+
+def _are_equal(tensors, others):
+    return len(tensors) == len(others) and all(map(torch.equal, tensors, others))
+
+
+def _set_values(parameters, values):
+    "Give parameters, or parts of them, other values."
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])
+
+
+def _changing_the_output(model, inputs, parameters):
+    """Names of parameters whose values change the output, among some in whose use no function of
+    torch is seen, as in a ScriptModule or under vmap."""
+    if not parameters:
+        return []
+    tensors = [*model.parameters(), *model.buffers()]
+    with _restored(tensors), torch.random.fork_rng():
+        expected = _outputs(model, inputs)
+        if not expected or not _are_equal(_outputs(model, inputs), expected):
+            return []  # it gives another output at each call, so nothing can be seen
+        own = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        _set_values(parameters, {name: _with_noise(p, 1.0) for name, p in own.items()})
+        if _are_equal(_outputs(model, inputs), expected):
+            return []  # none of them, as mostly
+        _set_values(parameters, own)
+        found = []
+        for name, parameter in parameters.items():
+            _set_values({name: parameter}, {name: _with_noise(own[name], 1.0)})
+            if not _are_equal(_outputs(model, inputs), expected):
+                found.append(name)
+            _set_values({name: parameter}, own)
+    return found
+
+
+@contextmanager
+def _restored(tensors):
+    "Give tensors the values back that they have now."
+    before = [t.detach().clone() for t in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, values in zip(tensors, before, strict=True):
+                tensor.copy_(values)
 
 # %% ../../nbs/diagnostics/02_causes.ipynb #b5c11852
 class _ZeroedWeights(TorchFunctionMode):
@@ -554,12 +803,13 @@ def zeroed_weights(
 ) -> dict:  # name -> function
     "Parameters that are not zero, of which the forward pass makes zero, and by which function."
     mode = _ZeroedWeights(parameters)
-    with torch.no_grad(), mode:
+    with torch.enable_grad(), mode:  # which a model may need, as for torch.autograd.grad
         inputs.call(model.train())
     return mode.zeroed_by
 
 # %% ../../nbs/diagnostics/02_causes.ipynb #badf1708
 _NOISE = 1.0, 1000.0  # the larger opens what is closed, as a ReLU far below zero
+_DRAWS = 6  # of all values; each tries the weights that no draw before has shown to have an effect
 _MOST_LAYERS = 32  # that are tried, each by a forward pass
 
 
@@ -570,62 +820,72 @@ def without_effect(
 ) -> list:  # of names; empty for more than 32 weights
     """The weights on which the output does not depend.
 
-    Noise is added to all of them at once, since one of two factors that are both zero shows nothing
-    alone, and to the inputs, since a zero among them hides a weight. Then each weight gets its own
+    In each of some draws, noise is added to all of them at once, since one of two factors that are
+    both zero shows nothing alone, and to the inputs and to all other parameters, since what they
+    hold can hide a weight, as a zero does, or a gate that is closed. Then each weight gets its own
     values back for one forward pass. A model that refuses such values counts as one whose output
     depends on all of them.
     """
     if len(weights) > _MOST_LAYERS:
         return []
     tensors = [*model.parameters(), *model.buffers()]
-    before = [t.detach().clone() for t in tensors]
-    try:
-        found = dict(weights)
-        for size in _NOISE:
-            found = {name: found[name] for name in _unseen(model, inputs, found, size)}
-        return list(found)
-    finally:
-        with torch.no_grad():
-            for tensor, values in zip(tensors, before, strict=True):
-                tensor.copy_(values)
+    found = dict(weights)
+    for draw in range(_DRAWS):
+        with _restored(tensors):
+            found = {name: found[name] for name in _unseen(model, inputs, found, draw)}
+    return list(found)
 
 
-def _with_noise(t, size):
-    return t + size * torch.randn_like(t) if t.is_floating_point() else t
+def _size(t):
+    "The root mean square of what a tensor holds; 1 of zeros."
+    size = t.detach().float().square().mean().sqrt().item() if t.numel() else 0.0
+    return size or 1.0
 
 
-def _outputs(model, inputs):
-    "Copies of a model's outputs, with the same random numbers at each call; [] if it fails."
-    torch.manual_seed(1)
-    try:
-        return [t.clone() for t in float_tensors(inputs.call(model.train()))]
-    except Exception:  # a model's own, of any type, as for inputs that are no images
-        return []
+def _other_input(t):
+    "An input like this one: noise of its size added to numbers, integers and masks drawn anew."
+    if t.is_floating_point():
+        return _with_noise(t, _size(t))
+    if t.is_complex() or not t.numel():
+        return t
+    if t.dtype == torch.bool:
+        return torch.rand(t.shape, device=t.device) < 0.5
+    low, high = int(t.min()), int(t.max())
+    return torch.randint_like(t, low, max(high, low + 1) + 1)
 
 
-def _are_equal(tensors, others):
-    return len(tensors) == len(others) and all(map(torch.equal, tensors, others))
+def _draw_parameters_(model, weights, draw):
+    """Add noise to all parameters: to weights of 1 or 1000, to others of their own size.
+
+    Every second draw has the noise of the weights of the one before with the other sign, so that a
+    single number goes both ways, and the others change their sign, so that closed gates open.
+    """
+    torch.manual_seed(draw // 2)
+    sign = -1 if draw % 2 else 1
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                noisy = _with_noise(parameter, _size(parameter))
+                parameter.copy_(sign * noisy)
 
 
-def _unseen(model, inputs, weights, size):
+def _unseen(model, inputs, weights, draw):
     "The weights whose own values and whose noise give the same output."
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        inputs = inputs.map(lambda t: _with_noise(t, 1.0))
-        own = {name: weight.clone() for name, weight in weights.items()}
-        for weight in weights.values():
-            weight.copy_(_with_noise(weight, size))
-        noisy = {name: weight.clone() for name, weight in weights.items()}
+    with torch.random.fork_rng():
+        own = {name: weight.detach().clone() for name, weight in weights.items()}
+        _draw_parameters_(model, weights, draw)
+        size = _NOISE[draw // 2 % len(_NOISE)] * (-1 if draw % 2 else 1)
+        noisy = {name: _with_noise(weight, size) for name, weight in own.items()}
+        _set_values(weights, noisy)
+        inputs = inputs.map(_other_input)
 
         expected = _outputs(model, inputs)
         found = []
         for name, weight in weights.items():
-            weight.copy_(own[name])
+            _set_values({name: weight}, own)
             if expected and _are_equal(_outputs(model, inputs), expected):
                 found.append(name)
-            weight.copy_(noisy[name])
-        for name, weight in weights.items():
-            weight.copy_(own[name])
+            _set_values({name: weight}, noisy)
     return found
 
 # %% ../../nbs/diagnostics/02_causes.ipynb #9e2265a3
@@ -689,10 +949,20 @@ def fading(
 # %% ../../nbs/diagnostics/02_causes.ipynb #818e60a8
 def layer_spreads(
     modules: dict,  # name -> ModuleTrace with spreads
+    precision: float = 1e-7,  # of the numbers, as torch.finfo(dtype).eps
 ) -> dict:  # layer -> how much its outputs differ between inputs
-    "How the signal passes the linear layers and convolutions of a model."
+    """How the signal passes the linear layers and convolutions of a model, behind the last norm.
+
+    A norm gives a signal of any size the same one. Layers before the first signal that is more
+    than rounding are left out, as one that is first called on constants.
+    """
     found = {}
     for module in sorted(modules.values(), key=lambda module: module.order):
-        if is_kind(module.module, LAYERS) and module.output_spread is not None:
+        if is_kind(module.module, NORMS):
+            found = {}
+        if not is_kind(module.module, LAYERS) or module.output_spread is None:
+            continue
+        is_signal = module.output_spread > rounding_share(precision) * module.output_size
+        if found or is_signal:
             found[module.name] = module.output_spread
     return found

@@ -50,7 +50,7 @@ from zeroinit.diagnostics.trace import (
 )
 from ..schemes.fills import SCHEMES, scheme_arguments
 from ..schemes.initialization import check_arguments, initialize, keywords_of, unwrap
-from ..schemes.layers import LAYERS
+from ..schemes.layers import EMBEDDINGS, LAYERS, is_kind
 from ..schemes.sites import layer_kind
 from ..schemes.tensors import check_not_wrapped
 
@@ -253,9 +253,9 @@ def _more_steps(findings):
 def _deadlock(blockages, pair, between):
     upstream, downstream = pair
     if all(blockages.has_zero_weight(name) for name in pair):
-        text = f"{upstream} and {downstream} are both zero and feed each other"
+        text = f"{upstream} and {downstream} are both zero and wait for each other"
     else:
-        text = f"{upstream} and {downstream} feed each other, and each blocks the other"
+        text = f"{upstream} and {downstream} wait for each other"
     if between:
         wait = "waits" if len(between) == 1 else "wait"
         text += f"; {_join_names(between)} between them {wait} for both"
@@ -264,7 +264,7 @@ def _deadlock(blockages, pair, between):
 
 def _pair(blockages, pair, waiting):
     "Two parameters that hold each other, where no module shows it."
-    text = f"{pair[0]} and {pair[1]} are both zero and feed each other"
+    text = f"{pair[0]} and {pair[1]} are both zero and wait for each other"
     if waiting:
         wait = "waits" if len(waiting) == 1 else "wait"
         text += f"; {_join_names(waiting)} {wait} for both"
@@ -280,16 +280,27 @@ def _pairs_of_parameters(blockages):
     return {pair: waiting for pair, waiting in pairs if not known & set(pair)}
 
 
-def _never_wake(blockages):
-    "A sentence on the layers that block each other."
-    texts = [_deadlock(blockages, pair, b) for pair, b in blockages.deadlocks().items()]
-    pairs = _pairs_of_parameters(blockages)
-    texts += [_pair(blockages, pair, waiting) for pair, waiting in pairs.items()]
+def _never_wake(findings):
+    "Sentences on the layers that wait for each other: for good, or for now."
+    blockages = findings.blockages
+    texts = {}  # pair -> words
+    for pair, between in blockages.deadlocks().items():
+        texts[pair] = _deadlock(blockages, pair, between)
+    for pair, waiting in _pairs_of_parameters(blockages).items():
+        texts[pair] = _pair(blockages, pair, waiting)
+    for_good = {pair: text for pair, text in texts.items() if pair in blockages.for_good}
+    for_now = {pair: text for pair, text in texts.items() if pair not in blockages.for_good}
+    updates = _count(len(findings.trace.losses), "update")
+    return [*_pairs("never wake", for_good), *_pairs(f"no gradient in {updates}", for_now)]
+
+
+def _pairs(lead, texts):
+    "A sentence on pairs of layers; [] for none."
     if not texts:
         return []
-    sentence = "never wake: " + ". And: ".join(texts[:3])
+    sentence = f"{lead}: " + ". And: ".join(list(texts.values())[:3])
     if len(texts) > 3:
-        last_pair = " and ".join([*blockages.deadlocks(), *pairs][-1])
+        last_pair = " and ".join(list(texts)[-1])
         sentence += f". And {len(texts) - 3} more such pairs, to {last_pair}"
     return [sentence]
 
@@ -314,7 +325,9 @@ def _why_zero(blockages, name):
         return f"the first one comes only after {blockages.further} more"
     if name in blockages.waking_next:
         return "it comes with the next update: give more steps="
-    if module and not module.input_size and (module.output_grad or not reason):
+    is_embedding = module and is_kind(module.module, EMBEDDINGS)
+    has_no_input = module and not module.input_size and not is_embedding
+    if has_no_input and (module.output_grad or not reason):
         return "its input is zero (or, of a norm, constant)"
     if reason:
         return reason
@@ -343,7 +356,8 @@ def _waiting(findings):
             gradient_type = _module_type(blockages, blockages.gradient_blocked_by[name])
             signal_type = _module_type(blockages, blockages.signal_blocked_by[name])
             reason = gradient_type, signal_type, _why_zero(blockages, name)
-            if name in blockages.waking_next:
+            is_hooked = any("hook" in cut.state for cut in blockages.cuts.get(name, []))
+            if name in blockages.waking_next or is_hooked:
                 reason = None, None, _why_zero(blockages, name)
             if name in findings.trace.stopped_by_hook:
                 reason = None, None, "a hook on it makes its gradient zero"
@@ -407,23 +421,37 @@ def _signals(findings):
             sentences.append(lost)
     if findings.had_zero_weights():
         return sentences  # what is small at first, because it was zero, grows
-    spreads = layer_spreads(trace.modules_before)
+    spreads = layer_spreads(trace.modules_before, findings.precision())
     forward = fading(spreads)
-    if forward:
+    if forward and _is_chain(trace, list(spreads)):
         first, last = list(spreads)[0], list(spreads)[-1]
         sentences.append(
             f"the signal {forward[0]} from {forward[1]} on: inputs differ by "
             f"{spreads[first]:.1e} behind {first} and by {spreads[last]:.1e} behind {last}"
         )
-    gradients = _gradients_from_the_output(findings)
+    gradients = {}
+    for name, size in _gradients_from_the_output(findings).items():
+        is_beside = name.endswith(("[query]", "[key]")) or name in findings.rounding
+        if not is_beside:  # the gradient of the input comes by another way
+            gradients[name] = size
     backward = fading(gradients, vanished=1e-7)
-    if backward:
+    modules = {layer.name: layer.module_name for layer in trace.layers}
+    if backward and _is_chain(trace, [modules[name] for name in reversed(gradients)]):
         first, last = list(gradients)[0], list(gradients)[-1]
         sentences.append(
             f"the gradient {backward[0]} from {backward[1]} on towards the input: "
             f"{gradients[first]:.1e} in {first}, {gradients[last]:.1e} in {last}"
         )
     return sentences
+
+
+def _is_chain(trace, names):
+    "Whether the output of each of some modules is computed from that of the one before."
+    nodes = [trace.modules[name].output_node if name in trace.modules else None for name in names]
+    for node, following in zip(nodes, nodes[1:], strict=False):
+        if node is None or not trace.graph.depends_on(following, node):
+            return False
+    return True
 
 
 def _gradients_from_the_output(findings):
@@ -500,7 +528,7 @@ def _remarks(findings):
     return [
         *_hardly_moving(findings),
         *_signals(findings),
-        *remark(f"for inputs of this shape, {NO_DIFFERENCE}", findings.without_effect),
+        *remark(f"in this batch, {NO_DIFFERENCE}", findings.without_effect),
         *remark("only the bias learns", findings.waking_by_bias_only()),
         *remark("frozen (requires_grad is False)", findings.frozen),
         *_unused(findings),
@@ -527,7 +555,7 @@ def _sentences(findings):
         _headline(findings),
         *_wave(findings),
         *_more_steps(findings),
-        *_never_wake(findings.blockages),
+        *_never_wake(findings),
         *_waiting(findings),
         *_zeroed(findings),
         *_remarks(findings),

@@ -49,6 +49,7 @@ class Blockages:
         self.waking_next = []  # layers that receive a gradient after the last update
         self.further = trace.further  # updates behind those in which no gradient came
         self.cut_by = {}
+        self.for_good = set()  # pairs of layers that wait for each other, whatever others learn
         self.in_order = sorted(trace.modules.values(), key=lambda module: module.order)
         self.layers = {}  # name -> TracedLayer
         for layer in trace.layers:
@@ -104,6 +105,12 @@ class Blockages:
             for cut in cuts:
                 factors |= dict.fromkeys(paths.other_factors(cut, weights))
             self.cut_by[name] = [other for other in factors if other != name]
+        for pair, between in [*self.deadlocks().items(), *self.pairs().items()]:
+            waiting = []
+            for name in (*pair, *between):
+                waiting += [parameter for parameter, _ in self.layers[name].parameters.values()]
+            if paths.stay_zero([weights[name] for name in pair], waiting):
+                self.for_good.add(pair)
 
     def pairs(self):
         "Parameters that hold each other at zero: (one, other) -> those that wait for both."
@@ -118,7 +125,18 @@ class Blockages:
             matrices = [name for name in zero if self.layers[name].value("weight").ndim > 1]
             for first in (matrices or zero)[:1]:
                 found[first, downstream] = [name for name in upstream if name != first]
+        return self._without_waking(found)
+
+    def _without_waking(self, pairs):
+        "Pairs without those of which one receives a gradient after the last update."
+        found = {}
+        for pair, between in pairs.items():
+            if not set(pair) & set(self.waking_next):
+                found[pair] = [name for name in between if name not in self.waking_next]
         return found
+
+    def _rounds_to_zero(self, name):
+        return any(cut.state == "tiny" for cut in self.cuts.get(name, []))
 
     def has_zero_weight(self, name):
         return name in self.layers and not self.layers[name].value("weight").any()
@@ -127,7 +145,9 @@ class Blockages:
         "Pairs of layers that block each other: (upstream, downstream) -> layers in between."
         found = {}
         for upstream, downstream in self.gradient_blocked_by.items():
-            if downstream in self.layers and self.signal_blocked_by[downstream] == upstream:
+            is_tiny = self._rounds_to_zero(upstream) or self._rounds_to_zero(downstream)
+            is_layer = downstream in self.layers
+            if is_layer and not is_tiny and self.signal_blocked_by[downstream] == upstream:
                 found[upstream, downstream] = []
         # Value and output projection of an attention are inside one module.
         for path in dict.fromkeys(layer.module_name for layer in self.layers.values()):
@@ -139,27 +159,64 @@ class Blockages:
             pair = self.signal_blocked_by[name], self.gradient_blocked_by[name]
             if pair in found:
                 found[pair].append(name)
-        return found
+        return self._without_waking(found)
 
 # %% ../../nbs/diagnostics/02_findings.ipynb #2ab035c3
 def woken_by_rounding(
     trace: Trace,  # in the model's own precision
     control: Trace,  # in float64, with the first as its reference; None: not known
 ) -> dict:  # layer -> (its first gradient, that in float64)
-    "Layers whose gradient is rounding at every update."
+    """Layers whose gradient is rounding at every update.
+
+    Random numbers differ between precisions, and with them what a random router chooses. In a
+    model whose first losses differ, only a very small gradient is rounding: otherwise a norm of
+    what is constant can make it large.
+    """
     if control is None:
         return {}
+    are_alike = _start_alike(trace, control)
+    largest = _largest_gradients(trace)
+    share = min(64 * _precision(trace), 1e-3)
     found = {}
     for name, sizes in trace.gradients.items():
         # Updates with a gradient; the control may have fewer updates.
         pairs = []
-        for size, size_in_float64 in zip(sizes, control.gradients.get(name, []), strict=False):
-            if size and size_in_float64 is not None:
-                pairs.append((size, size_in_float64))
-        is_rounding = [in_float64 < ROUNDING_RATIO * size for size, in_float64 in pairs]
-        if pairs and all(is_rounding):
+        is_rounding = True
+        for update, in_float64 in enumerate(control.gradients.get(name, [])[: len(sizes)]):
+            size = sizes[update]
+            if size and in_float64 is not None:
+                pairs.append((size, in_float64))
+                is_possible = are_alike or size <= share * largest[update]
+                is_rounding &= is_possible and in_float64 < ROUNDING_RATIO * size
+        if pairs and is_rounding:
             found[name] = pairs[0]
     return found
+
+
+def _largest(sizes):
+    return max((size for size in sizes if size is not None), default=0.0)
+
+
+def _precision(trace):
+    "The coarsest precision of a model's numbers, as torch.finfo(dtype).eps."
+    dtypes = [layer.value("weight").dtype for layer in trace.layers]
+    floating = [dtype for dtype in dtypes if dtype.is_floating_point]
+    return max((torch.finfo(dtype).eps for dtype in floating), default=1e-7)
+
+
+def _start_alike(trace, control):
+    "Whether the first loss is the same in both precisions."
+    if not trace.losses or not control.losses:
+        return True
+    one, other = trace.losses[0], control.losses[0]
+    tolerance = max(1e-4, 10 * _precision(trace))
+    return abs(one - other) <= tolerance * max(abs(one), abs(other), 1e-6)
+
+
+def _largest_gradients(trace):
+    "The largest gradient of all layers at each update."
+    gradients = [*trace.gradients.values(), *trace.bias_gradients.values()]
+    return [_largest(sizes) for sizes in zip(*gradients, strict=True)]
 
 # %% ../../nbs/diagnostics/02_findings.ipynb #50b37fe3
 def _removes_constants(norm):
@@ -169,8 +226,10 @@ def _removes_constants(norm):
     return isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels
 
 
-def _largest(sizes):
-    return max((size for size in sizes if size is not None), default=0.0)
+def _has_one_consumer(trace, layer):
+    "Whether a single operation uses the output of a layer, as its norm does."
+    node = trace.modules[layer.module_name].output_node
+    return sum(trace.graph.parents(other).count(node) for other in trace.graph.nodes) == 1
 
 
 def removed_biases(
@@ -190,6 +249,8 @@ def removed_biases(
         has_bias = name in measured.bias_gradients
         if name not in norms or not has_bias or layer_kind(layer.site) != LAYERS:
             continue
+        if not layer.parameters["bias"][0].requires_grad or not _has_one_consumer(trace, layer):
+            continue
         norm = norms[name]
         largest_bias = _largest(measured.bias_gradients[name])
         largest_weight = _largest(measured.gradients[name])
@@ -203,6 +264,11 @@ MAX_ENTRIES = 2**24  # of a weight whose rows or singular values are compared
 MAX_NEURONS = 8192  # whose distances are computed
 
 
+def _longest_row(t):
+    "The length of the longest row of a matrix, or a very small number."
+    return max(t.flatten(1).norm(dim=1).max().item(), 1e-30)
+
+
 def distinct_neurons(
     layer: TracedLayer,  # with one neuron a row
 ) -> int:  # None where it is too large or not finite
@@ -212,8 +278,11 @@ def distinct_neurons(
         return None
     if "bias" in layer.parameters:
         bias = layer.value("bias").detach()
-        if len(bias) == len(weight):
-            return count_distinct(torch.cat([weight, bias[:, None]], 1))
+        if len(bias) == len(weight) and bias.isfinite().all():
+            # Of a size of 1 each, so that large biases do not hide how the weights differ
+            size = _longest_row(weight)
+            bias = bias[:, None] / max(size, _longest_row(bias[:, None]))
+            return count_distinct(torch.cat([weight / size, bias], 1))
     return count_distinct(weight)
 
 # %% ../../nbs/diagnostics/02_findings.ipynb #08b6c837
