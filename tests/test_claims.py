@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from zeroinit.data.datasets import DATASETS
+from zeroinit.diagnostics import diagnose
 from zeroinit.evidence.claims import AMENDMENTS, CLAIMS, PREDICTIONS, Runs
 from zeroinit.experiments.records import read_record, results_path
+from zeroinit.models import build
 
 TOP = Path(__file__).resolve().parent.parent
 CLAIMS_FILES = ("zeroinit/evidence/claims.py", "zeroinit/claims.py")  # today's path and the old one
@@ -129,3 +133,28 @@ def test_claims_files_of_both_paths_are_found():
     assert questions_of(claims_file("b124c98"))  # the first with packages
     with pytest.raises(AssertionError, match="0000000 has none of"):
         claims_file("0000000")
+
+
+def exact_checks():
+    """The checks whose answer follows from algebra, by what their network is."""
+    found = {}
+    for claim in CLAIMS.values():
+        for check in (*claim.checks, *claim.added):
+            if check.exact:
+                experiment, _ = check.ours.find("clean")
+                found[f"{claim.id}: {check.name}"] = experiment
+    return found
+
+
+@pytest.mark.parametrize("name", exact_checks())
+def test_the_diagnosis_confirms_what_is_exact(name):
+    """No weight of such a network ever receives a gradient, whatever the images."""
+    experiment = exact_checks()[name]
+    torch.manual_seed(0)
+    image_shape = DATASETS[experiment.dataset].image_shape
+    arguments = experiment.model_args or {}
+    model = build(experiment.model, image_shape=image_shape, classes=10, **arguments)
+    batch = (torch.rand(16, *image_shape), torch.arange(16) % 10)
+    found = diagnose(model, experiment.init, batch=batch)
+    assert found.verdict[0].startswith("does not learn"), found.verdict
+    assert found.table["wakes"].isna().all()
