@@ -62,6 +62,7 @@ WORK_LABELS = dict(schicho2023="Schicho (2023)", seo2025="Seo (2025)")
 
 # dashes of schemes that have one colour; the linear model has the second
 DASHES = ([1, 0], [7, 3], [2, 2], [9, 2, 2, 2], [14, 4], [4, 4])
+DASHES += ([2, 6], [9, 2, 2, 2, 2, 2], [14, 4, 4, 4], [4, 2, 1, 2])
 
 # name and colour of schemes that no figure draws
 EXTRA_SCHEMES = {
