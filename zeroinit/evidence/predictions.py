@@ -9,6 +9,7 @@ __all__ = ['prediction_cells', 'count_parts', 'cells_as_table', 'prediction_line
 from ..basics.errors import pick
 from .cells import evidence_cells
 from .claims import PREDICTIONS
+from .verdicts import format_points
 
 # %% ../../nbs/evidence/05_predictions.ipynb #68f4f776
 def prediction_cells(
@@ -54,10 +55,6 @@ def count_parts(
 _WORDS = ("fails", "holds", "exact", "open", "partial")  # in the order of a table
 
 
-def _points(value):
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
 def cells_as_table(
     cells,  # rows of `prediction_cells`
 ) -> str:  # markdown
@@ -74,8 +71,8 @@ def cells_as_table(
         return text
     measured = measured.sort_values("word", key=lambda w: w.map(_WORDS.index), kind="stable")
     table = measured[["setting", "variant", "n"]].rename(columns=dict(variant="comparison"))
-    table["points"] = measured["estimate"].map(_points)
-    low, high = measured["low"].map(_points), measured["high"].map(_points)
+    table["points"] = measured["estimate"].map(format_points)
+    low, high = measured["low"].map(format_points), measured["high"].map(format_points)
     table["95 % interval"] = low + " to " + high
     table.insert(0, "word", measured["word"] + measured["starred"].map({True: "*", False: ""}))
     if measured["part"].nunique() > 1:
