@@ -20,6 +20,7 @@ from zeroinit.evidence.statistics import (
     LEVEL,
     Effect,
     Share,
+    compared_seeds,
     holm_reject,
     seeds_needed,
     share_kept,
@@ -156,16 +157,21 @@ def _decide(effect, orders):
 
 def _mean_scores(check, evidence, protocol):
     "Mean score of each side, of the seeds that the effect pairs; None without runs."
-    ours = evidence.scores_of(check.ours, protocol) if check.against is not None else {}
-    theirs = check.against
-    if isinstance(theirs, Runs):
-        theirs = evidence.scores_of(theirs, protocol)
-        shared = set(ours) & set(theirs)
-        if len(shared) > 1:  # `pair_by_seed` pairs them
-            ours = {seed: ours[seed] for seed in shared}
-            theirs = {seed: theirs[seed] for seed in shared}
-        theirs = float(np.mean([*theirs.values()])) if theirs else None
-    return (float(np.mean([*ours.values()])) if ours else None), theirs
+    if check.against is None:  # an order
+        return None, None
+    ours = evidence.scores_of(check.ours, protocol)
+    if not isinstance(check.against, Runs):
+        return _mean(ours), check.against
+    theirs = evidence.scores_of(check.against, protocol)
+    shared = compared_seeds(ours, theirs)
+    if shared:
+        ours = {seed: ours[seed] for seed in shared}
+        theirs = {seed: theirs[seed] for seed in shared}
+    return _mean(ours), _mean(theirs)
+
+
+def _mean(by_seed):
+    return float(np.mean([*by_seed.values()])) if by_seed else None
 
 
 def _share(check, evidence, protocol):
@@ -498,13 +504,13 @@ def evidence_cells(
     partial or unclaimed cell; starred; reach, whether the comparison goes beyond the claim;
     unclaimed, whether the work does not claim it; own, whether neither work makes it; eval_size,
     test images of a run, if not all; effect (short) and detail (a sentence), in words; note;
-    estimate, low and high, a difference of accuracies with its 95 % interval;
-    low_90 and high_90, of the 90 % interval; n and planned,
-    seeds; accuracy and reference, of both sides; than, what the reference is; kept, kept_low and
-    kept_high, the share of default's lead over the linear model with Fieller's interval;
-    wanted_low and wanted_high, where the difference must lie; published, the work's own
-    difference; length of a short run; seeds_needed; gpu_hours of missing runs, and missing, the
-    same by experiment; and experiments, the hashes of the experiments behind the cell.
+    estimate, low and high, a difference of accuracies with its 95 % interval; low_90 and high_90,
+    of the 90 % interval; n and planned, seeds; accuracy and reference, of both sides; than, what
+    the reference is; kept, kept_low and kept_high, the share of default's lead over the linear
+    model with Fieller's interval; wanted_low and wanted_high, where the difference must lie;
+    published, the work's own difference; length of a short run; seeds_needed; gpu_hours of missing
+    runs, and missing, the same by experiment; and experiments, the hashes of the experiments behind
+    the cell.
     """
     import pandas as pd
 
