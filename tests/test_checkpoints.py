@@ -522,7 +522,7 @@ def small_suite(e):
         "One run."
         return [(e, range(1))]
 
-    small.claims = ""
+    small.claims = small.short_of = ""
     return {"small": small}
 
 

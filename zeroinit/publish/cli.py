@@ -45,7 +45,7 @@ def _list(args):
             suite=name,
             runs=sum(len(seeds) for _, seeds in list_experiments()),
             claims=list_experiments.claims or "-",
-            short_of=getattr(list_experiments, "short_of", "") or "-",
+            short_of=list_experiments.short_of or "-",
             holds=list_experiments.__doc__,
         )
         rows.append(row)
