@@ -28,7 +28,7 @@ setup(
         "Programming Language :: Python :: 3",
     ],
     packages=find_packages(include=["zeroinit", "zeroinit.*"]),
-    package_data={"zeroinit": ["*.csv", "*.html"]},
+    package_data={"zeroinit": ["*.csv"], "zeroinit.publish": ["*.html", "*.css", "*.js"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={name: cfg[f"{name}_requirements"].split() for name in EXTRAS},

@@ -101,9 +101,12 @@ IMPORTS = {
         ("zeroinit.sweep.driver", "plan"),
         ("zeroinit.sweep", "plan"),
     ],
-    "effects": [("zeroinit.evidence.verdicts", "effects"), ("zeroinit.verdicts", "effects")],
-    "verdicts": [("zeroinit.evidence.verdicts", "verdicts"), ("zeroinit.verdicts", "verdicts")],
-    "agreement": [("zeroinit.evidence.verdicts", "agreement"), ("zeroinit.verdicts", "agreement")],
+    "evidence_cells": [("zeroinit.evidence.cells", "evidence_cells")],
+    "agreement": [
+        ("zeroinit.evidence.replication", "agreement"),
+        ("zeroinit.evidence.verdicts", "agreement"),
+        ("zeroinit.verdicts", "agreement"),
+    ],
     "report_table": [
         ("zeroinit.publish.report", "results_table"),
         ("zeroinit.report", "table"),
@@ -638,11 +641,10 @@ def summaries():
 
 
 def evidence():
-    """Effects, verdicts and agreement, from the committed records."""
-    hashes = rows_of("effects", use("effects")("results"), ("claim", "protocol", "size"))
-    sentences = SENTENCES | {"published", "ours"}
-    hashes |= rows_of("verdicts", use("verdicts")("results"), ("claim",), sentences)
-    agreement = use("agreement")(use("records")("results"))
+    """Cells and agreement, from the committed records."""
+    found = use("records")("results")
+    hashes = rows_of("cells", use("evidence_cells")(found), ("claim", "setting", "protocol"))
+    agreement = use("agreement")(found)
     hashes |= rows_of("agreement", agreement, ("figure", "dataset", "model"))
     return hashes
 

@@ -65,7 +65,7 @@ def opened(chromium):
 
 def page_data(page):
     """The data that a page was built from."""
-    return page.evaluate("JSON.parse(document.getElementById('told').textContent)")
+    return page.evaluate("JSON.parse(document.getElementById('page-data').textContent)")
 
 
 def count_marks(page, view, mark):
@@ -321,7 +321,7 @@ def test_a_pick_that_was_forced_does_not_stay(built, opened):
 
 
 def test_names_are_short_and_colours_differ(built):
-    data = re.search(r'id="told">(.*?)</script>', built.read_text(), re.DOTALL)[1]
+    data = re.search(r'id="page-data">(.*?)</script>', built.read_text(), re.DOTALL)[1]
     for group in json.loads(data)["groups"]:
         series = group["series"]
         names = [s["series"] for s in series]
@@ -370,6 +370,7 @@ def test_a_cell_of_the_map_leads_to_its_runs(built, opened):
     wait_until(lambda: count_lines(page, "behind"), 2)
     assert cell["word"] in panel.locator("h2").inner_text()
     assert cell["detail"] in panel.inner_text()
+    assert f"“{cell['word']}”: " in panel.inner_text()
     folders = panel.locator("code").all_inner_texts()
     for experiment_hash in cell["experiments"]:
         (folder,) = {f for f in folders if f.endswith(f"-{experiment_hash}/")}
@@ -408,34 +409,37 @@ def test_the_map_of_the_evidence_is_the_first_page(built, opened, fragment):
 
 
 @needs_chromium
-def test_verdicts_are_those_of_the_library(built, opened):
-    from zeroinit.evidence.verdicts import verdicts
+def test_claims_are_told_as_in_the_readme(built, opened):
+    from zeroinit.evidence.cells import claims_table, evidence_cells
+    from zeroinit.experiments.records import records
 
-    table = verdicts(TOP / "results").set_index("claim")
+    cells = evidence_cells(records(TOP / "results"))
+    table = claims_table(cells).set_index("claim")
     page = opened(built)
     turn_to(page, "evidence")
-    page.locator("#verdicts summary").click()
+    page.locator("#claims summary").click()
     rows = page.locator("tr[data-claim]")
     assert rows.count() == len(table)
     for row in rows.all():
-        verdict = table.loc[row.get_attribute("data-claim")]
+        claim = table.loc[row.get_attribute("data-claim")]
         text = row.inner_text()
-        assert verdict.verdict in text
-        assert verdict.ours in text
-        assert verdict.statement in text
+        for column in ("statement", "found", "where", "status"):
+            assert claim[column] in text
+    assert "undecided" not in page.locator("#claims").inner_text()
 
-    heading = page.locator("#checks h2")
+    heading = page.locator("#differences h2")
     labels = page.locator("#effects g.mark-text text")
     page.locator("tr[data-claim=S1] button").click()
-    wait_until(heading.inner_text, "S1, check by check")
+    wait_until(heading.inner_text, "S1, difference by difference")
     before = labels.all_text_contents()
     page.locator("tr[data-claim=S3] button").click()
-    wait_until(heading.inner_text, "S3, check by check")
+    wait_until(heading.inner_text, "S3, difference by difference")
     wait_until(lambda: labels.all_text_contents() != before, True)
 
     page.locator("tr[data-claim=J6] button").click()
-    n_checks = {claim["claim"]: claim["checks"] for claim in page_data(page)["claims"]}
-    wait_until(page.locator("#effects").is_visible, n_checks["J6"] > 0)
+    has_effects = cells["estimate"].notna() & (cells["claim"] == "J6")
+    wait_until(page.locator("#effects").is_visible, has_effects.any())
+    assert table.loc["J6"].line in page.locator("#differences figcaption").inner_text()
 
 
 @needs_chromium

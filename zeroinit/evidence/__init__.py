@@ -10,6 +10,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "evidence_cells": "cells",
         "claims_table": "cells",
         "prediction_cells": "predictions",
-        "effects": "verdicts",
+        "agreement": "replication",
     },
 )

@@ -9,7 +9,7 @@ __all__ = ['prediction_cells', 'count_parts', 'cells_as_table', 'prediction_line
 from ..basics.errors import pick
 from .cells import evidence_cells
 from .claims import PREDICTIONS
-from .verdicts import format_points
+from .comparisons import format_points
 
 # %% ../../nbs/evidence/05_predictions.ipynb #68f4f776
 def prediction_cells(

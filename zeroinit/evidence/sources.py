@@ -11,14 +11,9 @@ from pathlib import Path
 
 from ..basics.errors import pick
 from ..basics.files import at_root
-from zeroinit.evidence.cells import (
-    CellEvidence,
-    cells_of_claim,
-    claim_status,
-    describe_cell,
-    evidence_cells,
-)
+from .cells import cells_of_claim, claim_status, describe_cell, evidence_cells
 from .claims import CLAIMS, PREDICTIONS, Runs
+from .comparisons import Evidence
 from ..experiments.records import is_done, read_record, records, results_path
 
 # %% ../../nbs/evidence/04_sources.ipynb #1f30cb59
@@ -91,7 +86,7 @@ def describe_evidence(
     known = CLAIMS | PREDICTIONS
     claim = known[pick(claim_id, known, "claim")]
     found = records(results_root)
-    evidence = CellEvidence(found)
+    evidence = Evidence(found)
     table = evidence_cells(found, claims={claim_id: claim})
     of_claim = table[table["protocol"] == "clean"]
     paragraphs = [

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PICKS', 'WORK_LABELS', 'DASHES', 'EXTRA_SCHEMES', 'SETTING_UNITS', 'SHORT_WORDS', 'FULL_LENGTH', 'OPENED_GROUP',
-           'MAIN_SCHEMES', 'N_OPENED', 'FLAWS', 'experiment_table', 'curve_table', 'wake_table', 'rank_table',
-           'curve_chart', 'rank_chart', 'wake_chart', 'verdict_chart', 'explorer_page', 'write_explorer', 'widget']
+           'MAIN_SCHEMES', 'N_OPENED', 'FLAWS', 'ANSWER_SHAPES', 'experiment_table', 'curve_table', 'wake_table',
+           'rank_table', 'curve_chart', 'rank_chart', 'wake_chart', 'effect_rows', 'effect_chart', 'explorer_page',
+           'write_explorer', 'widget']
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00003
 import html
@@ -22,17 +23,16 @@ import pandas as pd
 from ..basics.errors import Refused
 from ..basics.files import at_root, write_atomically
 from ..basics.names import printable
-from ..evidence.cells import WORDS, evidence_cells
+from ..evidence.cells import WORDS, claims_table, evidence_cells
 from ..evidence.claims import CLAIMS, DATASET_TITLES
 from ..evidence.league import league_table
-from ..evidence.verdicts import effects, verdicts
 from ..experiments.config import DEFAULTS, config_hash
 from ..experiments.frames import published, setting_text, summary, to_frame
 from ..experiments.protocols import WORK_OF, protocol_settings
 from ..experiments.records import records
 from ..experiments.suites import SUITES
 from ..figures.curves import mean_frame, rank_frame
-from ..figures.forest import ANSWER_STYLES
+from ..figures.evidence_map import cell_color
 from zeroinit.figures.style import (
     PALETTE,
     SCHEME_LABELS,
@@ -756,51 +756,55 @@ def wake_chart(
     )
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00042
-_ANSWER_WORDS = dict(open="neither", missing="runs missing")
+ANSWER_SHAPES = dict(holds="circle", exact="circle", fails="square", open="diamond")
 
 
-def _css_color(color):
-    'Return a matplotlib colour for CSS: "#rrggbb" as it is, a grey such as "0.45" as "#737373".'
-    if color.startswith("#"):
-        return color
-    return "#" + 3 * f"{round(255 * float(color)):02x}"
+def effect_rows(
+    cells,  # frame of `evidence_cells`
+):  # pandas frame
+    """Return the cells with a measured difference, in percentage points.
+
+    A frame with the columns `claim`, `name` (what is compared with what), `answer` (holds, fails,
+    open or exact), `word` (as `cell_words`), `n`, `estimate`, `low` and `high` (95 % interval),
+    `low_90` and `high_90`, `published`, and `wanted_low` and `wanted_high`, cut at the ends of
+    the axis.
+    """
+    measured = cells[cells["estimate"].notna()]
+    rows = measured[["claim", "n"]].assign(
+        name=[_comparison_name(cell) for cell in measured.itertuples()],
+        answer=measured["so_far"].where(measured["so_far"] != "", measured["word"]),
+        word=[cell_words(cell) for cell in measured.itertuples()],
+    )
+    for column in ("estimate", "low", "high", "low_90", "high_90", "published"):
+        rows[column] = 100 * measured[column].astype(float)
+    for column in ("wanted_low", "wanted_high"):
+        rows[column] = (100 * measured[column].astype(float)).clip(-100, 100)
+    return rows
 
 
-def _check_name(row):
-    "Return the name of a check of `effects` for a reader."
-    name = f"{row.check}, against {row.than}"
-    if row.size == "reduced":
-        name += " (reduced)"
-    if row.protocol == "published":
+def _comparison_name(cell):
+    "Return what a cell compares with what."
+    name = f"{cell.setting}, {cell.variant}" if cell.variant else cell.setting
+    if not name.endswith(cell.than):
+        name += f", against {cell.than}"
+    if cell.length:
+        name += f" ({cell.length})"
+    if cell.protocol == "published":
         name += " (published protocol)"
     return name
 
-
-def _check_rows(table):
-    "Return the rows of `effects` with names, in percentage points, limits cut at the axis."
-    rows = table[["claim", "n"]].assign(
-        name=[_check_name(row) for row in table.itertuples()],
-        answer=table["answer"].replace(_ANSWER_WORDS),
-    )
-    for column in ("estimate", "low", "high", "published"):
-        rows[column] = 100 * table[column].astype(float)
-    for column in ("wanted_low", "wanted_high"):
-        rows[column] = (100 * table[column].astype(float)).clip(-100, 100)
-    return rows
-
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00045
-def verdict_chart(
-    table,  # of `effects`
+def effect_chart(
+    rows,  # of `effect_rows`
     bare: bool = False,  # for a page with pickers of its own, which sets `claim`
 ):  # Altair chart
-    """Return a chart of the checks of a claim.
+    """Return a chart of the cells of a claim.
 
-    It shows our difference with its 95 % interval, the published difference, and the range in
-    which the difference must lie if the claim holds.
+    It shows our difference with its 95 % interval (thin) and its 90 % interval (thick), the
+    published difference, and the range in which the thick bar must lie for the cell to hold.
     """
     alt, _ = _altair()
-    claims = [*table["claim"].unique()]
-    answers = [_ANSWER_WORDS.get(answer, answer) for answer in ANSWER_STYLES]
+    claims = [*rows["claim"].unique()]
     binding = {}
     if not bare:
         binding["bind"] = alt.binding_select(options=claims, name="claim ")
@@ -817,20 +821,20 @@ def verdict_chart(
             labelExpr="datum.value ? format(datum.value, '+d') : '0'",
         ),
     )
-    answer_colors = [_css_color(color) for color, _ in ANSWER_STYLES.values()]
-    answer_shapes = ["circle", "square", "diamond", "triangle-down"]
+    answers = [*ANSWER_SHAPES]
+    colors = [cell_color(answer) for answer in answers]
     color = alt.Color(
         "answer:N",
-        title="yes?",
-        scale=alt.Scale(domain=answers, range=answer_colors),
+        title=None,
+        scale=alt.Scale(domain=answers, range=colors),
         legend=alt.Legend(orient="bottom", direction="horizontal", columns=4),
     )
     shape = alt.Shape(
-        "answer:N", title="yes?", scale=alt.Scale(domain=answers, range=answer_shapes)
+        "answer:N", title=None, scale=alt.Scale(domain=answers, range=[*ANSWER_SHAPES.values()])
     )
     tooltip = _tooltips(
-        ("name:N", "check"),
-        "answer:N",
+        ("name:N", "comparison"),
+        ("word:N", "answer"),
         ("estimate:Q", "points", "+.2f"),
         ("low:Q", "from", "+.2f"),
         ("high:Q", "to", "+.2f"),
@@ -841,21 +845,22 @@ def verdict_chart(
 
     wanted = base.mark_bar(color=PALETTE[9], opacity=0.25, height=16)
     wanted = wanted.encode(x=alt.X("wanted_low:Q"), x2="wanted_high:Q")
-    interval = base.mark_rule(strokeWidth=2)
-    interval = interval.encode(x=alt.X("low:Q"), x2="high:Q", color=color)
+    thin = base.mark_rule(strokeWidth=1.2)
+    thin = thin.encode(x=alt.X("low:Q"), x2="high:Q", color=color)
+    thick = base.mark_rule(strokeWidth=3.5)
+    thick = thick.encode(x=alt.X("low_90:Q"), x2="high_90:Q", color=color)
     estimate = base.mark_point(size=60, filled=True, opacity=1).encode(color=color, shape=shape)
     theirs = base.mark_point(size=110, shape="diamond", color="#888", strokeWidth=1.5)
     theirs = theirs.encode(x=alt.X("published:Q"))
     theirs = theirs.transform_filter("isValid(datum.published)")
     names = _name_labels(y, "name:N", dy=-10)
 
-    rows = alt.InlineData(values=_json_rows(_check_rows(table)))
-    layers = (wanted, interval, estimate, theirs, names)
-    chart = alt.layer(*layers, data=rows, height=alt.Step(44), **_size(bare))
+    layers = (wanted, thin, thick, estimate, theirs, names)
+    data = alt.InlineData(values=_json_rows(rows))
+    chart = alt.layer(*layers, data=data, height=alt.Step(44), **_size(bare))
     chart = chart.add_params(picked).transform_filter("datum.claim == claim")
     return chart.properties(
-        description="Differences in accuracy with their intervals, a line for each check of the "
-        "claim"
+        description="Differences in accuracy with their intervals, a line for each cell"
     )
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00048
@@ -918,30 +923,27 @@ def _opening_group(groups):
     return 0
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00050
-def _verdict_row(row):
-    "Return a row of `verdicts` in HTML."
+_CLAIM_COLUMNS = dict(
+    statement="statement",
+    found="found, in points of accuracy",
+    where="where, seeds",
+    status="status, in settings",
+)
 
-    def cell(name, text):
-        return f'<td data-of="{name}">{html.escape(text) or "–"}</td>'
 
-    source = f'<span class="soft">({html.escape(row.source)})</span>'
-    reduced = f"; at a reduced size: {html.escape(row.reduced)}" if row.reduced else ""
-    cells = [
-        f'<td><button type="button">{row.claim}</button></td>',
-        f"<td>{html.escape(row.statement)} {source}</td>",
-        cell("published", row.published),
-        cell("ours", row.ours or "not run yet"),
-        cell("checks", row.so_far),
-        f"<td><b>{html.escape(row.verdict)}</b>{reduced}</td>",
-    ]
+def _claim_row(row):
+    "Return a row of `claims_table` in HTML."
+    cells = [f'<td><button type="button">{row.claim}</button></td>']
+    for column, title in _CLAIM_COLUMNS.items():
+        text = html.escape(getattr(row, column)) or "–"
+        cells.append(f'<td data-of="{title}">{text}</td>')
     return f'<tr data-claim="{row.claim}">{"".join(cells)}</tr>'
 
 
-def _verdict_table(table):
-    "Return `verdicts` as a table in HTML, as the README has them."
-    titles = ("claim", "statement", "published", "ours, clean protocol", "checks", "verdict")
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    rows = "\n".join(_verdict_row(row) for row in table.itertuples())
+def _claims_html(table):
+    "Return `claims_table` as a table in HTML, as the README has it."
+    head = "".join(f"<th>{title}</th>" for title in ("claim", *_CLAIM_COLUMNS.values()))
+    rows = "\n".join(_claim_row(row) for row in table.itertuples())
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table>"
 
 # %% ../../nbs/publish/02_explorer.ipynb #197a5b5d
@@ -953,6 +955,7 @@ def _cell_entries(cells):
         is_order = cell.word != "not run" and math.isnan(cell.estimate)
         entries[cell.Index] = dict(
             title=f"{', '.join(parts)}: {cell_words(cell)}",
+            word=cell.word,
             statement=CLAIMS[cell.claim].statement,
             detail=cell.detail,
             meaning=WORDS[cell.word],
@@ -985,29 +988,36 @@ def _league_slot(found):
     return f'{league_introduction()}<div class="scrolls">{table}</div>'
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00052
+def _page_file(name):
+    "Return the text of a file beside this module; in a notebook, of the one in the checkout."
+    folder = Path(__file__).parent if "__file__" in globals() else at_root("zeroinit/publish")
+    return (folder / name).read_text(encoding="utf-8")
+
+
 def _slots(found, results_root):
     "Return what fills the page's slots if there are records."
     cells = evidence_cells(found, results_root)
     experiments = experiment_table(found)
-    judged, checks = verdicts(found=found), effects(found=found)
+    claims = claims_table(cells)
+    effects = effect_rows(cells)
     wakes, ranks = wake_table(found, experiments), rank_table(found, experiments)
     views = dict(
         curves=curve_chart(curve_table(found, experiments), bare=True),
         ranks=rank_chart(ranks, bare=True),
         waking=wake_chart(wakes, bare=True),
-        effects=verdict_chart(checks, bare=True),
+        effects=effect_chart(effects, bare=True),
     )
-    n_checks = checks["claim"].value_counts()
-    claims = [
-        dict(claim=row.claim, sentence=row.sentence, checks=int(n_checks.get(row.claim, 0)))
-        for row in judged.itertuples()
+    n_effects = effects["claim"].value_counts()
+    claim_entries = [
+        dict(claim=row.claim, line=row.line, effects=int(n_effects.get(row.claim, 0)))
+        for row in claims.itertuples()
     ]
     groups = _groups(found, experiments, wakes, ranks)
     data = dict(
         picks=PICKS,
         groups=groups,
         opens=_opening_group(groups),
-        claims=claims,
+        claims=claim_entries,
         cells=_cell_entries(cells),
         experiments=_experiment_entries(found, cells, results_root),
         views={name: chart.to_dict() for name, chart in views.items()},
@@ -1020,13 +1030,13 @@ def _slots(found, results_root):
     _, bundle = _altair()
     return dict(
         about=f"<p>{about}</p>",
-        told=_embedded(data),
+        data=_embedded(data),
         map=map_legend() + f'<div class="scrolls">{map_table(cells, clickable=True)}</div>',
-        mapstyle=map_style(),
-        verdicts=_verdict_table(judged),
+        claims=_claims_html(claims),
         league=_league_slot(found),
         sortscript=SORT_SCRIPT,
-        sortstyle=SORT_STYLE,
+        style="\n".join([_page_file("explorer.css"), map_style(), SORT_STYLE]),
+        script=_page_file("explorer.js"),
         bundle=bundle().replace("</script", "<\\/script"),
         foot=html.escape(caption(runs)),
     )
@@ -1039,18 +1049,14 @@ def _empty_slots(results_root):
         f"<p><b>There are no records in {folder} yet:</b> <code>zeroinit run demo</code> makes "
         "some, and <code>zeroinit explorer</code> this page anew.</p>"
     )
-    return dict(about=about, told=_embedded(dict(groups=[], claims=[])))
+    return dict(
+        about=about,
+        data=_embedded(dict(groups=[], claims=[])),
+        style=_page_file("explorer.css"),
+        script=_page_file("explorer.js"),
+    )
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00054
-def _template():
-    "Return the page with its slots; in a notebook, which has no __file__, from the checkout."
-    if "__file__" in globals():
-        path = Path(__file__).parents[1] / "explorer.html"
-    else:
-        path = at_root("zeroinit/explorer.html")
-    return path.read_text(encoding="utf-8")
-
-
 def explorer_page(
     results_root: str | Path = "results",  # folder of records
 ) -> str:  # HTML
@@ -1069,7 +1075,7 @@ def explorer_page(
         warnings.warn(str(warning.message), stacklevel=2)
         message = str(warning.message).replace(root, shown_root)
         slots["about"] += f"<p><b>Left out:</b> {html.escape(message)}</p>"
-    return re.sub(r"<!--(\w+)-->", lambda slot: slots.get(slot[1], ""), _template())
+    return re.sub(r"<!--(\w+)-->", lambda slot: slots.get(slot[1], ""), _page_file("explorer.html"))
 
 # %% ../../nbs/publish/02_explorer.ipynb #a5e00056
 def write_explorer(
