@@ -359,6 +359,12 @@ def format_hours(
     return f"{hours:.0f} h" if hours >= 1 else "<1 h"
 
 
+def _gpu_hours_in_words(hours):
+    if round(hours) < 1:
+        return "less than 1 GPU hour"
+    return f"{hours:.0f} GPU hour{'s' if round(hours) > 1 else ''}"
+
+
 def _percent(accuracy):
     return f"{100 * accuracy:.1f} %"
 
@@ -408,7 +414,7 @@ def describe_cell(
     if cell.word == "open":
         parts.append(f"{cell.seeds_needed or 'more than a thousand'} seeds would decide")
     if cell.word != "exact" and format_hours(cell.gpu_hours):
-        parts.append(f"the missing runs take {format_hours(cell.gpu_hours)} on a GPU")
+        parts.append(f"the missing runs take {_gpu_hours_in_words(cell.gpu_hours)}")
     if cell.without_data:
         parts.append(f"there is no run of the data set {cell.without_data}")
     reasons = [cell.check.exact, cell.check.unclaimed, cell.check.note]
@@ -554,7 +560,7 @@ def claim_status(
     hours = _hours_of(claimed)
     complete = all(word in ("holds", "exact", "fails", "open") for word, _ in words.values())
     if hours >= 1 and not complete:
-        text += f" ({hours:.0f} GPU hours)"
+        text += f" ({_gpu_hours_in_words(hours)})"
     if counts["fails", False]:
         text += _holding(claimed)
     return text + _failing_beyond(cells)
@@ -697,8 +703,8 @@ def _settings_by_word(cells):
     for (label, setting), in_cells in effects.items():
         text = ", ".join(effect for effect in in_cells if effect)
         if label == "not run":
-            hours = format_hours(_hours_of(cells[cells["setting"] == setting]))
-            text = f"{hours} on a GPU" if hours else ""
+            hours = _hours_of(cells[cells["setting"] == setting])
+            text = _gpu_hours_in_words(hours) if hours else ""
         by_word.setdefault(label, []).append(f"{setting} ({text})" if text else setting)
     return by_word
 
