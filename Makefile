@@ -1,23 +1,34 @@
-# `make demo` and `make test` need Python 3.10 or later and nothing else; all they install goes into .venv
+# `make demo` and `make test` need Python 3.10 or later and nothing else; all they install goes
+# into .venv
 PYTHON ?= python3
 BIN := .venv/bin
+RUN = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)
 WORKERS ?= auto
 # torch from PyTorch's own index, which has it without CUDA libraries for a machine without a GPU;
-# if that index cannot be reached or lacks the version, torch comes from the index of all other packages
+# if that index cannot be reached or lacks the version, torch comes from the index of all other
+# packages
 UV_TORCH_BACKEND ?= auto
-INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --build-constraint constraints.txt --editable '.[dev]'
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
+	--constraint constraints.txt --build-constraint constraints.txt --editable '.[dev]'
+NEEDS_PYTHON = zeroinit needs Python 3.10 or later; say which with: make PYTHON=python3.12
+CUDA_FOLDERS = .venv/lib/python*/site-packages/nvidia .venv/lib/python*/site-packages/triton
+PYTEST = $(RUN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 15
 
 .PHONY: dev demo test test-all bench prepare lab docs report constraints clean
 
 dev: .venv/.installed
 
 .venv/.installed: settings.ini setup.py setup.cfg pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "zeroinit needs Python 3.10 or later; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	{ echo "$(NEEDS_PYTHON) $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(INSTALL) --torch-backend $(UV_TORCH_BACKEND) 2>/dev/null || $(INSTALL)
-	@size=$$(du -cm .venv/lib/python*/site-packages/nvidia .venv/lib/python*/site-packages/triton 2>/dev/null | tail -n 1 | cut -f 1); \
-	if [ "$${size:-0}" -gt 500 ]; then echo "$$size MB of .venv are CUDA libraries, which this build of torch requires with or without a GPU"; fi
+	@size=$$(du -cm $(CUDA_FOLDERS) 2>/dev/null | tail -n 1 | cut -f 1); \
+	if [ "$${size:-0}" -gt 500 ]; then \
+		echo "$$size MB of .venv are CUDA libraries, which this build of torch requires" \
+			"with or without a GPU"; \
+	fi
 	@touch $@
 
 demo: dev
@@ -26,10 +37,11 @@ demo: dev
 	@echo "figures: demo/images"
 
 test: dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 15 -m "not slow"
+	$(PYTEST) -m "not slow"
 
-test-all: test # also kills, Ray, the zoo, a browser, the site, the tutorials, every figure and story
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 15 -m slow
+# also kills, Ray, the zoo, a browser, the site, the tutorials, every figure and story
+test-all: test
+	$(PYTEST) -m slow
 
 bench: dev # minutes; leave the machine alone meanwhile; with a CUDA GPU, the table of its epochs
 	@mkdir -p .runs
@@ -40,17 +52,18 @@ bench: dev # minutes; leave the machine alone meanwhile; with a CUDA GPU, the ta
 # before a commit: library notebooks without outputs, Colab cells as their template, all laid out
 # and clean, the library exported, and the table of compared schemes
 prepare: dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/*/[0-9]*.ipynb nbs/run_experiment.ipynb nbs/benchmark.ipynb
+	$(RUN)/jupyter nbconvert --log-level ERROR --clear-output --inplace \
+		nbs/*/[0-9]*.ipynb nbs/run_experiment.ipynb nbs/benchmark.ipynb
 	$(BIN)/python -c 'from zeroinit.publish.colab import refresh_colab_cells; refresh_colab_cells()'
 	$(BIN)/ruff format -q nbs tests docs zeroinit setup.py
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
-	$(BIN)/python -c 'from zeroinit.experiments.suites import write_compared_schemes; write_compared_schemes()'
+	$(RUN)/nbdev_clean
+	$(RUN)/nbdev_export
+	$(BIN)/python -c 'from zeroinit.experiments import suites; suites.write_compared_schemes()'
 
 # JupyterLab refuses to run as root, as in a container, unless it is told that this is meant
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 lab: dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs $(AS_ROOT)
+	$(RUN)/jupyter lab --LabApp.default_url=/lab/tree/nbs $(AS_ROOT)
 
 docs: dev # the site, in _docs/html
 	$(BIN)/python -c 'from zeroinit.publish.site import write_pages; write_pages("_docs")'
@@ -58,15 +71,17 @@ docs: dev # the site, in _docs/html
 	@echo "the site: _docs/html/index.html"
 
 report: dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/zeroinit report
+	$(RUN)/zeroinit report
 
-# the newest versions that fit together, for every Python from 3.10 on, with the hashes of their files,
-# which uv compares for what it installs; these three have none, since PyTorch's own index has other
-# files of the same version than PyPI, and others for each kind of GPU
+# the newest versions that fit together, for every Python from 3.10 on, with the hashes of their
+# files, which uv compares for what it installs; these three have none, since PyTorch's own index
+# has other files of the same version than PyPI, and others for each kind of GPU
 WITHOUT_HASHES = torch|torchvision|triton
 constraints:
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --generate-hashes --no-annotate --no-header --quiet --output-file constraints.txt
-	awk '/^($(WITHOUT_HASHES))==/ {sub(/ *\\$$/, ""); print; bare = 1; next} !/^ / {bare = 0} !bare' constraints.txt > constraints.tmp
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade \
+		--generate-hashes --no-annotate --no-header --quiet --output-file constraints.txt
+	awk '/^($(WITHOUT_HASHES))==/ {sub(/ *\\$$/, ""); print; bare = 1; next} \
+		!/^ / {bare = 0} !bare' constraints.txt > constraints.tmp
 	mv constraints.tmp constraints.txt
 
 clean:
