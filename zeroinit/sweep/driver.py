@@ -130,7 +130,11 @@ def list_runs(
     Raises `Refused` if `only` is no regular expression, or if no run matches it.
     """
     experiments = SUITES[pick(suite, SUITES, "suite")]()
-    runs = [(run_name(e, seed), e, seed) for e, seeds in experiments for seed in seeds]
+    runs = [
+        (run_name(experiment, seed), experiment, seed)
+        for experiment, seeds in experiments
+        for seed in seeds
+    ]
     selected = set(select_names([name for name, _, _ in runs], only))
     matching = [run for run in runs if run[0] in selected]
     if not matching:
@@ -310,16 +314,18 @@ def plan_all(
     runs_of_all = {}
     rows = []
     for suite in SUITES:
-        runs = {(e.hash, seed): e for _, e, seed in list_runs(suite)}
+        runs = {(experiment.hash, seed): experiment for _, experiment, seed in list_runs(suite)}
         runs_of_all |= runs
         rows.append(_cost_row(suite, runs, root, timed))
     return [*rows, _cost_row("all", runs_of_all, root, timed)]
 
 
 def _cost_row(suite, runs, root, timed):
-    hours_of = {e.hash: gpu_hours(e, timed) for e in runs.values()}
+    hours_of = {experiment.hash: gpu_hours(experiment, timed) for experiment in runs.values()}
     done = {
-        (hash, seed) for (hash, seed), e in runs.items() if is_done(record_below(root, e, seed))
+        (hash, seed)
+        for (hash, seed), experiment in runs.items()
+        if is_done(record_below(root, experiment, seed))
     }
     hours = {run: hours_of[run[0]] for run in runs if hours_of[run[0]] is not None}
     row = dict(suite=suite, runs=len(runs), done=len(done))
@@ -647,7 +653,9 @@ def run_suite(
         options["together"] = together
 
     text = run_notebook() if notebook else None
-    runs = [Job(e, seed, options, text) for _, e, seed in list_runs(suite, only, part)]
+    runs = [
+        Job(experiment, seed, options, text) for _, experiment, seed in list_runs(suite, only, part)
+    ]
     todo = []
     for job in runs:
         if force or not is_done(job.path):
@@ -668,7 +676,7 @@ def run_suite(
         if ray:
             engine = _cluster_engine(ray, gpus_per_run, jobs, stop_requested)
         else:
-            contents = {(e.model, e.dataset) for e, _ in SUITES[suite]()}
+            contents = {(experiment.model, experiment.dataset) for experiment, _ in SUITES[suite]()}
             engine = _local_engine(
                 contents, device, gpus_per_run, jobs, stop_requested, processes, speed
             )
