@@ -460,8 +460,8 @@ def _progress_of(training):
     evals = training.evals | training.other_mode_evals
     evaluated = sum(batches.count for batches in evals.values())
     images = training.trains[0].count + EVALUATION_COST * evaluated
-    done = min(epochs_in_checkpoint(seed_run.checkpoint) for seed_run in runs)
-    return RunProgress(name, training.experiment.epochs, images, done)
+    complete = min(epochs_in_checkpoint(seed_run.checkpoint) for seed_run in runs)
+    return RunProgress(name, training.experiment.epochs, images, complete)
 
 
 def _watch_all(evals, progress):
