@@ -94,7 +94,8 @@ def compare_records(
     "Whether a run that was done again computed the same."
     if _numbers(record, epochs) == _numbers(again, epochs):
         return Comparison(EQUAL)
-    first, second = (r["history"][:epochs][-1]["test_acc"] for r in (record, again))
+    first = record["history"][:epochs][-1]["test_acc"]
+    second = again["history"][:epochs][-1]["test_acc"]
     begin = begin_difference(record, again)
     detail = f"test accuracy {second:.4f}, and {first:.4f} in the record; the first gradients "
     detail += f"differ by a relative {begin:.0e}" if begin else "are the same"
