@@ -317,7 +317,8 @@ def read_record(
             raise ValueError("its seal is missing")
         layout = None if probes else _LAYOUT.fullmatch(text)
         if layout:  # the probes are not even parsed
-            text = f"{text[: layout.start('probes')]}{{}}{text[layout.end('probes') :]}"
+            start, end = layout.span("probes")
+            text = text[:start] + "{}" + text[end:]
         record = parse_json(text, path)
         check_contents(record, probes=not layout)
         record = dict(cost={}) | record | dict(config=DEFAULTS | record["config"])

@@ -108,23 +108,23 @@ class Estimate:
     eval_sizes: tuple  # images of each split that is evaluated
 
     @property
-    def epoch(self):
+    def epoch_seconds(self):
         "Seconds for an epoch of one seed."
         evaluated = sum(self.eval_sizes)
         return self.per_image * (self.train_images + EVALUATION_COST * evaluated)
 
     @property
-    def total(self):
+    def total_seconds(self):
         "Seconds for all epochs of all seeds."
-        return self.epoch * self.experiment.epochs * self.seeds
+        return self.epoch_seconds * self.experiment.epochs * self.seeds
 
     def shortened(
         self,
         seconds: float,  # that one seed may take
     ) -> dict:  # parameters to change
         "Fewer epochs, and fewer images if one epoch is too long already."
-        if self.epoch <= seconds:
-            return dict(seeds=1, epochs=int(seconds / self.epoch))
+        if self.epoch_seconds <= seconds:
+            return dict(seeds=1, epochs=int(seconds / self.epoch_seconds))
         # each split that is evaluated has a quarter as many images
         share = 1 + EVALUATION_COST * len(self.eval_sizes) / 4
         train_size = min(seconds / (share * self.per_image), self.train_images)
@@ -160,17 +160,18 @@ def estimate_lines(
     parameters: dict,  # of the request, see `papermill_command`
 ) -> list:  # of text; [] for a run that ends soon
     "Say how long a run takes on a CPU, and which command takes two minutes."
-    if estimate.total < WORTH_A_LINE:
+    if estimate.total_seconds < WORTH_A_LINE:
         return []
     experiment = estimate.experiment
     epochs = "1 epoch" if experiment.epochs == 1 else f"{experiment.epochs} epochs"
+    total = duration_text(estimate.total_seconds)
     line = (
-        f"{experiment.model} on {experiment.dataset} takes about {duration_text(estimate.total)} "
-        f"on this CPU when it is idle: {epochs} of about {duration_text(estimate.epoch)}"
+        f"{experiment.model} on {experiment.dataset} takes about {total} on this CPU when it is "
+        f"idle: {epochs} of about {duration_text(estimate.epoch_seconds)}"
     )
     if estimate.seeds > 1:
         line += f" for each of {estimate.seeds} seeds, one after the other"
-    if estimate.total <= 2 * SHORT:
+    if estimate.total_seconds <= 2 * SHORT:
         return [line]
     if not torch.cuda.is_available():
         line += "; it is much faster on a GPU (in Colab: Runtime, Change runtime type)"

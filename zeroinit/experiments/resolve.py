@@ -210,7 +210,7 @@ def resolve(
         model_args=_changed_model_arguments(experiment.model, experiment.model_args),
     )
 
-    # the rest depends on the images
+    # the rest depends on the images; 10 stands for any number of classes
     shape = image_shape(experiment.dataset)
     augmentation(experiment.augment, shape, 10)
     model_args, init_args = json.dumps(experiment.model_args), json.dumps(experiment.init_args)

@@ -694,7 +694,9 @@ def run_suite(
             engine = _cluster_engine(ray, gpus_per_run, jobs, stop_requested)
         else:
             experiments = [experiment for experiment, _ in SUITES[suite]()]
-            models_and_datasets = {(e.model, e.dataset) for e in experiments}
+            models_and_datasets = {
+                (experiment.model, experiment.dataset) for experiment in experiments
+            }
             engine = _local_engine(
                 models_and_datasets, device, gpus_per_run, jobs, stop_requested, mp_context, speed
             )

@@ -483,10 +483,8 @@ def run_on_ray(
     jobs: list,  # of Job, each of one seed
     address: str,  # see `connect`
     gpus_per_run: float = None,  # see `gpus_per_task`
-    count: int = None,  # jobs at a time; None: as many as the cluster holds
-    stopping: Callable = lambda: (
-        False
-    ),  # asked often; True: let the running epochs end, start no more
+    jobs_at_a_time: int = None,  # None: as many as the cluster holds
+    stop_requested: Callable = lambda: False,  # True: let the running epochs end, start no more
 ):
     """Do jobs on a Ray cluster.
 
@@ -502,12 +500,12 @@ def run_on_ray(
         tasks = PendingTasks(ray, send)
         stack.callback(tasks.release_locks)
         while waiting or tasks.by_reference:
-            if stopping():
+            if stop_requested():
                 waiting.clear()
                 ask(ray, mailbox.stop)
             if waiting:
                 # one task more than the cluster holds, so that no node waits for the driver
-                limit = count or count_slots(ray.nodes(), gpu_share) + 1
+                limit = jobs_at_a_time or count_slots(ray.nodes(), gpu_share) + 1
                 while waiting and len(tasks.by_reference) < limit:
                     outcome = tasks.start(waiting.popleft())
                     if outcome is not None:

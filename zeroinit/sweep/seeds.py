@@ -97,7 +97,7 @@ def _train(jobs, processes, force):
 
         def engine(todo):
             groups = group_seeds(todo, "cpu")
-            return run_in_processes(groups, processes, threads, stopping=stop_requested)
+            return run_in_processes(groups, processes, threads, stop_requested=stop_requested)
 
         exit_code = do_jobs(jobs[0].experiment.model, jobs, engine, stop_requested)
     if exit_code == UNWRITABLE_CODE:

@@ -467,12 +467,10 @@ class _Pool:
 # %% ../../nbs/sweep/01_workers.ipynb #a87d0c1e
 def run_in_processes(
     jobs: list,  # of Job
-    count: int,  # jobs at a time
+    jobs_at_a_time: int,
     threads: int = 1,  # of each worker
     gpus: list = (),  # of `visible_gpus`, divided among the workers
-    stopping: Callable = lambda: (
-        False
-    ),  # asked often; True: let the running epochs end, start no more
+    stop_requested: Callable = lambda: False,  # True: let the running epochs end, start no more
     mp_context=None,  # of `process_context`; None: a new one
 ):
     """Do jobs in worker processes, and leave no process behind.
@@ -482,17 +480,17 @@ def run_in_processes(
     if mp_context is None:
         mp_context = process_context(bool(jobs and jobs[0].notebook))
     pool = _Pool(jobs, mp_context, threads, gpus)
-    if not stopping():
-        pool.start(min(count, len(jobs)))
+    if not stop_requested():
+        pool.start(min(jobs_at_a_time, len(jobs)))
     try:
         while True:
-            if stopping():
+            if stop_requested():
                 pool.stop()
             pool.hand_out()
             if pool.is_idle():
                 return
             for number in pool.ready():
-                outcome = pool.collect(number, stopping())
+                outcome = pool.collect(number, stop_requested())
                 if outcome is not None:
                     yield outcome
     finally:
