@@ -92,11 +92,11 @@ def model_label(
 def _with_arguments(name, args):
     if not args:
         return name
-    inner = ", ".join(f"{key}={_word(value)}" for key, value in sorted(args.items()))
+    inner = ", ".join(f"{key}={_value_text(value)}" for key, value in sorted(args.items()))
     return f"{name}({inner})"
 
 
-def _word(value):
+def _value_text(value):
     "A value of an argument as text; 100.0 and 100 are the same."
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return f"{value:g}" if is_number else str(value)

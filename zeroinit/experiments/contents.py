@@ -7,18 +7,38 @@ __all__ = ['check_contents']
 
 # %% ../../nbs/experiments/00_contents.ipynb #53e30a19
 import math
-from functools import partial
-from itertools import chain
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from ..basics.names import printable
 from .config import DEFAULTS, METRICS, PROTOCOLS
 
 # %% ../../nbs/experiments/00_contents.ipynb #b20d4689
+@dataclass(frozen=True)
+class _Kind:
+    "A kind of value."
+
+    description: str  # as a message ends
+    fits: Callable  # whether a value is of this kind
+
+    def check(self, value, place):
+        if not self.fits(value):
+            _refuse(value, self.description, place)
+
+
+def _refuse(value, description, place):
+    shown = printable(repr(value))
+    if len(shown) > 40:
+        shown = f"{shown[:40]}..."
+    raise ValueError(f"{_subject(place)} is {shown}, not {description}")
+
+
+def _subject(place):
+    "What a message calls the value at a place; the record itself is at the place ''."
+    return f"its {place}" if place else "it"
+
+
 _LARGEST = 2**63  # JSON has larger integers, pandas does not
-
-
-def _is_string(value):
-    return isinstance(value, str) and value.isprintable()
 
 
 def _is_number(value):
@@ -27,319 +47,198 @@ def _is_number(value):
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
-def _is_number_from_0(value):
-    return _is_number(value) and value >= 0
+def _is_integer(value):
+    return isinstance(value, int) and _is_number(value)
 
 
-def _is_number_from_0_to_1(value):
-    return _is_number(value) and 0 <= value <= 1
+def _one_of(names):
+    "The kind of a value that is one of some names."
+    allowed = list(names)  # which can be searched for a value that cannot be hashed
+    return _Kind(" or ".join(allowed), lambda value: value in allowed)
 
 
-def _is_integer_from_0(value):
-    return isinstance(value, int) and _is_number_from_0(value)
-
-
-def _is_integer_from_1(value):
-    return isinstance(value, int) and _is_number(value) and value >= 1
-
-
-def _is_boolean(value):
-    return isinstance(value, bool)
-
-
-def _is_object(value):
-    "Whether a value is a dict whose names can be printed."
-    if not isinstance(value, dict):
-        return False
-    types_of_names = set(map(type, value))
-    return types_of_names <= {str} and "".join(value).isprintable()
-
-
-def _is_array(value):
-    return isinstance(value, list)
-
-
-# what a value must be, as a message says it -> the function that checks it
-_KINDS = {
-    "a string": _is_string,
-    "a number": _is_number,
-    "a number from 0 on": _is_number_from_0,
-    "a number from 0 to 1": _is_number_from_0_to_1,
-    "an integer from 0 on": _is_integer_from_0,
-    "an integer from 1 on": _is_integer_from_1,
-    "true or false": _is_boolean,
-    "an object": _is_object,
-    "an array": _is_array,
-}
+_STRING = _Kind("a string", lambda value: isinstance(value, str) and value.isprintable())
+_BOOLEAN = _Kind("true or false", lambda value: isinstance(value, bool))
+_NUMBER = _Kind("a number", _is_number)
+_NUMBER_FROM_0 = _Kind("a number from 0 on", lambda value: _is_number(value) and value >= 0)
+_SHARE = _Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+_INTEGER_FROM_0 = _Kind("an integer from 0 on", lambda value: _is_integer(value) and value >= 0)
+_INTEGER_FROM_1 = _Kind("an integer from 1 on", lambda value: _is_integer(value) and value >= 1)
 
 # %% ../../nbs/experiments/00_contents.ipynb #948e8842
-def _refuse(value, kind, name):
-    "Raise ValueError for a value that is not of a kind."
-    shown = printable(repr(value))
-    if len(shown) > 40:
-        shown = f"{shown[:40]}..."
-    raise ValueError(f"its {name} is {shown}, not {kind}")
+class _Anything:
+    "Any value whose strings can be printed, whose numbers are finite, and which is not too deep."
+
+    DEEPEST = 8  # arrays and objects inside each other
+
+    def check(self, value, place, depth=0):
+        if depth == self.DEEPEST:
+            raise ValueError(f"{_subject(place)} is nested more than {self.DEEPEST} deep")
+        if isinstance(value, dict):
+            _check_names(value, place)
+            for name, inner in value.items():
+                self.check(inner, f"{place} {name}", depth + 1)
+        elif isinstance(value, list):
+            for inner in value:
+                self.check(inner, place, depth + 1)
+        elif isinstance(value, str):
+            _STRING.check(value, place)
+        elif value is not None and not isinstance(value, bool):
+            _NUMBER.check(value, place)
 
 
-def _check(value, kind, name, none=False):
-    "Raise ValueError unless a value is of a kind; with `none`, it may also be None."
-    if value is None and none:
-        return
-    if not _KINDS[kind](value):
-        _refuse(value, kind, name)
+def _check_names(value, place):
+    "Raise ValueError unless a value is an object whose names can be printed."
+    if not isinstance(value, dict) or not all(map(_STRING.fits, value)):
+        _refuse(value, "an object", place)
 
 
-def _check_entries(entries, kinds, name, none=False):
-    """Check some entries of an object; `kinds` maps each to its kind.
+@dataclass(frozen=True)
+class _OrNone:
+    "A value that may also be None."
 
-    With `none`, they may also be None or missing. The record itself has no name.
-    """
-    for key, kind in kinds.items():
-        value = entries.get(key)
-        if value is None and none:
-            continue
-        if key not in entries:
-            raise ValueError(f"its {name} lacks {key}" if name else f"it lacks {key}")
-        if not _KINDS[kind](value):
-            _refuse(value, kind, f"{name} {key}".strip())
+    schema: object
 
-# %% ../../nbs/experiments/00_contents.ipynb #21c7b186
-_RANGES = {
-    "a number": (-math.inf, math.inf),
-    "a number from 0 on": (0, math.inf),
-    "a number from 0 to 1": (0, 1),
-}
+    def check(self, value, place):
+        if value is not None:
+            self.schema.check(value, place)
 
 
-def _are_floats(values, low, high):
-    "Whether all values are finite floats in a range, or None."
-    if not set(map(type, values)) <= {float, type(None)}:
-        return False
-    numbers = [value for value in values if value is not None]
-    if not all(map(math.isfinite, numbers)):
-        return False
-    return not numbers or low <= min(numbers) <= max(numbers) <= high
+@dataclass(frozen=True)
+class _Array:
+    "An array whose items have a schema."
+
+    items: object  # schema of each
+    item_name: str = None  # of an item in messages, with its number; None: that of the array
+    length: int = None  # None: any
+
+    def check(self, value, place):
+        if not isinstance(value, list):
+            _refuse(value, "an array", place)
+        if self.length not in (None, len(value)):
+            raise ValueError(f"{_subject(place)} has {len(value)} values, not {self.length}")
+        for number, item in enumerate(value, 1):
+            item_place = f"{self.item_name} {number}" if self.item_name else place
+            self.items.check(item, item_place)
 
 
-def _check_numbers(values, kind, name_of):
-    "Check many values of a kind of number; None is allowed. `name_of` names a value by its index."
-    if _are_floats(values, *_RANGES[kind]):
-        return
-    for i, value in enumerate(values):
-        if value is not None and not _KINDS[kind](value):
-            _refuse(value, kind, name_of(i))
+@dataclass(frozen=True)
+class _Object:
+    "An object whose entries have schemas, by their names."
 
-# %% ../../nbs/experiments/00_contents.ipynb #d6395dab
-_DEEPEST = 8  # arrays and objects inside each other, where any value may stand
+    required: dict = field(default_factory=dict)
+    optional: dict = field(default_factory=dict)  # entries that may be missing
+    others: object = _Anything()  # schema of each entry that is not named
 
-
-def _check_plain(value, name):
-    "Check a value that may be anything: its strings, its numbers, and how deep it is nested."
-    level = [value]
-    for _ in range(_DEEPEST):
-        if not level:
-            return
-        inside, numbers = [], []
-        for item in level:
-            if isinstance(item, str):
-                _check(item, "a string", name)
-            elif isinstance(item, dict):
-                _check(item, "an object", name)
-                inside += item.values()
-            elif isinstance(item, list):
-                inside += item
-            elif not isinstance(item, bool):
-                numbers.append(item)
-        _check_numbers(numbers, "a number", lambda _: name)
-        level = inside
-    if level:
-        raise ValueError(f"its {name} is nested more than {_DEEPEST} deep")
+    def check(self, value, place):
+        _check_names(value, place)
+        for name in self.required:
+            if name not in value:
+                raise ValueError(f"{_subject(place)} lacks {name}")
+        named = self.optional | self.required
+        for name, inner in value.items():
+            named.get(name, self.others).check(inner, f"{place} {name}".strip())
 
 # %% ../../nbs/experiments/00_contents.ipynb #0821ca39
-_SETTINGS = dict(
-    model="a string",
-    init="a string",
-    dataset="a string",
-    protocol="a string",
-    epochs="an integer from 0 on",
-    lr="a number",
-    optimizer="a string",
-    lr_step="an integer from 0 on",
-    lr_gamma="a number",
-    reduction="a string",
-    eval_mode="a string",
-    precision="a string",
-    batch_size="an integer from 1 on",
-    both_modes="true or false",
-    probe_steps="an integer from 0 on",
-    scale="a string",
-    reshuffle="true or false",
-    shared_init="true or false",
-    split="a string",
-    metric="a string",
-    low_rank="true or false",
+_CONFIG = _Object(
+    dict(
+        model=_STRING,
+        model_args=_OrNone(_Object()),
+        init=_STRING,
+        init_args=_OrNone(_Object()),
+        dataset=_STRING,
+        protocol=_one_of(PROTOCOLS),
+        epochs=_INTEGER_FROM_0,
+        lr=_NUMBER,
+        optimizer=_STRING,
+        lr_step=_INTEGER_FROM_0,
+        lr_gamma=_NUMBER,
+        reduction=_STRING,
+        eval_mode=_STRING,
+        precision=_STRING,
+        batch_size=_INTEGER_FROM_1,
+        augment=_OrNone(_STRING),
+        layout=_OrNone(_STRING),
+        train_size=_OrNone(_INTEGER_FROM_1),
+        eval_size=_OrNone(_INTEGER_FROM_1),
+        both_modes=_BOOLEAN,
+        probe_steps=_INTEGER_FROM_0,
+        scale=_STRING,
+        reshuffle=_BOOLEAN,
+        shared_init=_BOOLEAN,
+        split=_STRING,
+        metric=_one_of(METRICS),
+        low_rank=_BOOLEAN,
+    )
 )
-_SETTINGS_OR_NONE = dict(
-    model_args="an object",
-    init_args="an object",
-    augment="a string",
-    layout="a string",
-    train_size="an integer from 1 on",
-    eval_size="an integer from 1 on",
+_ACCURACIES = ("train_acc", "val_acc", "test_train_acc", "test_eval_acc")
+_EPOCH = _Object(
+    dict(epoch=_INTEGER_FROM_1, seconds=_NUMBER_FROM_0, test_acc=_SHARE),
+    optional=dict.fromkeys(_ACCURACIES, _OrNone(_SHARE)),
+    others=_OrNone(_NUMBER),  # losses
 )
-
-
-def _without(entries, names):
-    return {name: value for name, value in entries.items() if name not in names}
-
-
-def _check_config(config):
-    "Check the settings of an experiment."
-    _check(config, "an object", "config")
-    complete = DEFAULTS | config  # the settings that its version did not have
-    _check_entries(complete, _SETTINGS, "config")
-    _check_entries(complete, _SETTINGS_OR_NONE, "config", none=True)
-    for name, allowed in (("protocol", PROTOCOLS), ("metric", METRICS)):
-        if complete[name] not in allowed:
-            raise ValueError(f"its {name} is {complete[name]!r}, not {' or '.join(allowed)}")
-    _check_plain(_without(config, _SETTINGS), "config")
-
-# %% ../../nbs/experiments/00_contents.ipynb #bf64e5f8
-_IN_EACH_EPOCH = dict(
-    epoch="an integer from 1 on",
-    seconds="a number from 0 on",
-    test_acc="a number from 0 to 1",
-)
-
-
-def _check_history(history, epochs, status):
-    "Check the rows of a history: one for each epoch, fewer only if the run diverged."
-    _check(history, "an array", "history")
-    if not history or len(history) > epochs or (status == "done" and len(history) < epochs):
-        raise ValueError(f"it has {len(history)} of {epochs} epochs")
-    for number, row in enumerate(history, 1):
-        if not isinstance(row, dict):
-            _refuse(row, "an object", f"epoch {number}")
-        for key in _IN_EACH_EPOCH:
-            if row.get(key) is None:
-                _check_entries(row, _IN_EACH_EPOCH, f"epoch {number}")
-        if type(row["epoch"]) is not int or row["epoch"] != number:
-            raise ValueError(f"its epoch {number} is numbered {printable(row['epoch'])}")
-
-    # the values of each key, all epochs at once
-    keys = dict.fromkeys(_IN_EACH_EPOCH)
-    for row in history:
-        keys |= row
-    _check(keys, "an object", "history")
-    for key in keys:
-        if key == "epoch":  # it is compared above
-            continue
-        values = [row.get(key) for row in history]
-        _check_numbers(values, _kind_in_history(key), partial(_name_in_history, key))
-
-
-def _kind_in_history(key):
-    if key in _IN_EACH_EPOCH:
-        return _IN_EACH_EPOCH[key]
-    return "a number from 0 to 1" if key.endswith("_acc") else "a number"
-
-
-def _name_in_history(key, i):
-    "What a message calls the value of a key in row `i`."
-    return f"epoch {i + 1} {key}"
 
 # %% ../../nbs/experiments/00_contents.ipynb #2aa26fc3
-_GRADIENT_STATISTICS = ["q05", "q25", "q50", "q75", "q95", "min", "max", "zero_share"]
-
-
-def _check_gradients(gradients):
-    "Check the gradients probe: a row of statistics for each layer and update."
-    _check_entries(gradients, dict(statistics="an array", weights="an object"), "gradients")
-    if gradients["statistics"] != _GRADIENT_STATISTICS:
-        raise ValueError("its gradients have other statistics")
-    for layer, updates in gradients["weights"].items():
-        name = f"gradients of {layer}"
-        _check(updates, "an array", name)
-        for row in updates:
-            _check(row, "an array", name)
-            if len(row) != len(_GRADIENT_STATISTICS):
-                raise ValueError(f"its {name} have {len(row)} statistics")
-        values = [*chain.from_iterable(updates)]
-        _check_numbers(values, "a number", lambda _, name=name: name)
-
-# %% ../../nbs/experiments/00_contents.ipynb #9ce7bf22
-def _check_wake(wake):
-    "Check the wake probe: the update at which each parameter woke, and its gradient then."
-    _check_entries(wake, dict(updates="an integer from 0 on", first="an object"), "wake")
-    for name, update in wake["first"].items():
-        _check(update, "an integer from 1 on", f"waking of {name}", none=True)
-    sizes = wake.get("size", {})  # the first records have none
-    _check(sizes, "an object", "wake size")
-    for name, size in sizes.items():
-        _check(size, "a number", f"size of {name}", none=True)
-
-
-def _check_symmetry(symmetry):
-    "Check the symmetry probe: a row of measures for each layer and some epochs."
-    _check_entries(symmetry, dict(rows="an array"), "symmetry")
-    kinds = dict(
-        epoch="an integer from 0 on",
-        layer="a string",
-        rank="a number",
-        distinct="an integer from 0 on",
-        neurons="an integer from 0 on",
-    )
-    for row in symmetry["rows"]:
-        _check(row, "an object", "symmetry")
-        _check_entries(row, kinds, "symmetry")
-        for key in set(row) - set(kinds):
-            _check(row[key], "a number", f"symmetry {key}")
-
-# %% ../../nbs/experiments/00_contents.ipynb #7abd169e
-def _check_low_rank(low_rank):
-    "Check the low-rank probe: an accuracy for each rank."
-    _check_entries(low_rank, dict(rows="an array"), "low_rank")
-    kinds = dict(rank="an integer from 1 on", test_acc="a number from 0 to 1")
-    for row in low_rank["rows"]:
-        _check(row, "an object", "low_rank")
-        _check_entries(row, kinds, "low_rank")
-
-
-_IN_EVERY_RECORD = dict(gradients=_check_gradients, wake=_check_wake, symmetry=_check_symmetry)
-_CHECKED_PROBES = _IN_EVERY_RECORD | dict(low_rank=_check_low_rank)
-
-
-def _check_probes(probes):
-    "Check what the probes measured; a probe of a later version may hold anything plain."
-    _check(probes, "an object", "probes")
-    _check_entries(probes, dict.fromkeys(_IN_EVERY_RECORD, "an object"), "probes")
-    for name, measured in probes.items():
-        if name in _CHECKED_PROBES:
-            _CHECKED_PROBES[name](measured)
-        else:
-            _check_plain(measured, f"probe {name}")
+_STATISTICS = ["q05", "q25", "q50", "q75", "q95", "min", "max", "zero_share"]
+_STATISTICS_ROW = _Array(_OrNone(_NUMBER), length=len(_STATISTICS))
+_SYMMETRY_ROW = _Object(
+    dict(
+        epoch=_INTEGER_FROM_0,
+        layer=_STRING,
+        rank=_NUMBER,
+        distinct=_INTEGER_FROM_0,
+        neurons=_INTEGER_FROM_0,
+    ),
+    others=_NUMBER,
+)
+_PROBES = _Object(
+    dict(
+        # for each layer, a row for each of the first updates
+        gradients=_Object(
+            dict(
+                statistics=_Kind(f"{_STATISTICS}", lambda value: value == _STATISTICS),
+                weights=_Object(others=_Array(_STATISTICS_ROW)),
+            )
+        ),
+        # the update at which each parameter woke, and the size of its gradient then
+        wake=_Object(
+            dict(updates=_INTEGER_FROM_0, first=_Object(others=_OrNone(_INTEGER_FROM_1))),
+            optional=dict(size=_Object(others=_OrNone(_NUMBER))),  # the first records have none
+        ),
+        # for each layer, a row for some of the epochs
+        symmetry=_Object(dict(rows=_Array(_SYMMETRY_ROW))),
+    ),
+    optional=dict(
+        # the accuracy with weights truncated to each rank
+        low_rank=_Object(dict(rows=_Array(_Object(dict(rank=_INTEGER_FROM_1, test_acc=_SHARE))))),
+    ),
+)
 
 # %% ../../nbs/experiments/00_contents.ipynb #079a7ecc
-_ENVIRONMENT = dict(
-    zeroinit="a string", torch="a string", device="a string", device_type="a string"
+_ENVIRONMENT = _Object(
+    dict(zeroinit=_STRING, torch=_STRING, device=_STRING, device_type=_STRING),
+    optional=dict(
+        git=_OrNone(_STRING),
+        dirty=_OrNone(_BOOLEAN),
+        threads=_OrNone(_INTEGER_FROM_1),
+        data=_OrNone(_STRING),
+        precision=_OrNone(_STRING),
+        speed=_OrNone(_STRING),
+    ),
 )
-_ENVIRONMENT_OR_NONE = dict(
-    git="a string",
-    dirty="true or false",
-    threads="an integer from 1 on",
-    data="a string",
-    precision="a string",
-    speed="a string",
+_RECORD = _Object(
+    dict(
+        config=_CONFIG,
+        seed=_INTEGER_FROM_0,
+        status=_one_of(["done", "diverged"]),
+        history=_Array(_EPOCH, "epoch"),
+        probes=_PROBES,
+        env=_ENVIRONMENT,
+        wall_s=_NUMBER_FROM_0,
+    ),
+    optional=dict(cost=_Object(others=_OrNone(_NUMBER))),  # the first records have none
 )
-_TOP = dict(
-    config="an object",
-    seed="an integer from 0 on",
-    history="an array",
-    probes="an object",
-    env="an object",
-    wall_s="a number from 0 on",
-)
-_STATUSES = ("done", "diverged")
+_RECORD_WITHOUT_PROBES = _Object(_RECORD.required | dict(probes=_Object()), _RECORD.optional)
 
 
 def check_contents(
@@ -347,22 +246,18 @@ def check_contents(
     probes: bool = True,  # False: whatever they hold, for a reader who leaves them out
 ):
     "Raise `ValueError` with the first value that is missing or is not what it must be."
-    _check(record, "an object", "text")
-    _check_entries(record, _TOP, "")
-    if record.get("status") not in _STATUSES:
-        status = printable(repr(record.get("status")))[:40]
-        raise ValueError(f"its status is {status}, not {' or '.join(_STATUSES)}")
-    _check_config(record["config"])
-    _check_history(record["history"], record["config"]["epochs"], record["status"])
-    if probes:
-        _check_probes(record["probes"])
-    _check_entries(record["env"], _ENVIRONMENT, "env")
-    _check_entries(record["env"], _ENVIRONMENT_OR_NONE, "env", none=True)
-    cost = record.get("cost", {})  # the first records have none
-    _check(cost, "an object", "cost")
-    _check_entries(cost, dict.fromkeys(cost, "a number"), "cost", none=True)
+    _check_names(record, "")
+    if isinstance(record.get("config"), dict):  # a setting that its version did not have
+        record = record | dict(config=DEFAULTS | record["config"])
+    schema = _RECORD if probes else _RECORD_WITHOUT_PROBES
+    schema.check(record, "")
+    _check_epochs(record["history"], record["config"]["epochs"], record["status"])
 
-    # what a later version adds
-    further = _without(record, {*_TOP, "status", "cost"})
-    further["env"] = _without(record["env"], {*_ENVIRONMENT, *_ENVIRONMENT_OR_NONE})
-    _check_plain(further, "text")
+
+def _check_epochs(history, epochs, status):
+    "Raise ValueError unless a history has all epochs in order; fewer only if the run diverged."
+    if not history or len(history) > epochs or (status == "done" and len(history) < epochs):
+        raise ValueError(f"it has {len(history)} of {epochs} epochs")
+    for number, row in enumerate(history, 1):
+        if row["epoch"] != number:
+            raise ValueError(f"its epoch {number} is numbered {row['epoch']}")

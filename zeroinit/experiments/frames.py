@@ -57,16 +57,16 @@ def to_frame(
     run_columns = [*DEFAULTS, "base_model", "scheme", "seed", "status", "hash", *_ENVIRONMENT]
     epoch_columns = ["epoch", "test_acc", "seconds"]
     runs = pd.DataFrame(
-        [_run_columns(r) for r in records], columns=None if records else run_columns
+        [_run_columns(record) for record in records], columns=None if records else run_columns
     )
     runs["older"] = runs["zeroinit"] != zeroinit.__version__
     epochs = pd.DataFrame(
-        [epoch for r in records for epoch in r["history"]],
+        [epoch for record in records for epoch in record["history"]],
         columns=None if records else epoch_columns,
     )
 
     # repeat a run's row for each of its epochs
-    lengths = [len(r["history"]) for r in records]
+    lengths = [len(record["history"]) for record in records]
     repeated = runs.loc[np.repeat(np.arange(len(records)), lengths)]
     return pd.concat([repeated.reset_index(drop=True), epochs], axis=1)
 
@@ -97,8 +97,8 @@ def scores(
     runs = frame.sort_values("epoch", kind="stable").groupby(["hash", "seed"], sort=False)
     last = runs.tail(1).set_index(["hash", "seed"])
     values = []
-    for run, its_metric in last["metric"].items():
-        score = METRICS[metric or its_metric or "last"]
+    for run, own_metric in last["metric"].items():
+        score = METRICS[metric or own_metric or "last"]
         values.append(score(runs.get_group(run)["test_acc"]))
     last["score"] = values
     return last.reset_index()
@@ -153,12 +153,12 @@ def wake_updates(
     "When each layer woke; the update is None if it never did, the size if it was not recorded."
     wake = record["probes"]["wake"]
     layers = dict.fromkeys(row["layer"] for row in record["probes"]["symmetry"]["rows"])
-    return {layer: (_at(wake, "first", layer), _at(wake, "size", layer)) for layer in layers}
+    updates, sizes = wake["first"], wake.get("size", {})
+    return {layer: (_of_weight(updates, layer), _of_weight(sizes, layer)) for layer in layers}
 
 
-def _at(wake, what, layer):
-    "The wake probe's value for a layer's weight, or for a parameter that is not called weight."
-    values = wake.get(what, {})
+def _of_weight(values, layer):
+    "The value for a layer's weight, or for a layer that is itself a parameter."
     return values.get(f"{layer}.weight", values.get(layer))
 
 # %% ../../nbs/experiments/02_frames.ipynb #45bda23d

@@ -30,10 +30,14 @@ class Log:
     def __call__(self, event, text=""):
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
         line = f"{now} {event} {text}".rstrip() + "\n"
+        self.append(line.encode())
+
+    def append(self, lines):  # bytes
+        "Add lines as they are, such as those of a log on another machine."
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a") as file:
-                file.write(line)
+            with open(self.path, "ab") as file:
+                file.write(lines)
         except OSError as error:
             raise Unwritable(
                 f"could not write {self.path} ({error.strerror}); "

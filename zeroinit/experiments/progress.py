@@ -16,7 +16,7 @@ from ..basics.output import TERMINAL_VARIABLE, can_draw_here, say
 def duration_text(
     seconds: float,
 ) -> str:  # as "40 s", "12 min", "3.5 h", "2.5 days"
-    "A duration in words, with one or two digits that count."
+    "A duration in words, with one or two significant digits."
     for limit, unit, name in ((100, 1, "s"), (100 * 60, 60, "min"), (48 * 3600, 3600, "h")):
         if seconds < limit:
             return f"{_two_digits(seconds / unit)} {name}"
@@ -53,12 +53,12 @@ class RunProgress:
         name: str,  # of the run
         epochs: int,  # of the whole run
         images: float,  # in an epoch; an image counts by its `cost`, see `watch`
-        done: int = 0,  # epochs, from a checkpoint
+        complete: int = 0,  # epochs in the checkpoint that the run continues from
     ):
         self.name = name
         self.epochs = epochs
         self.images = images
-        self.done = done
+        self.complete = complete  # epochs
         self.seen = 0.0  # images of the current epoch
         self.score = ""  # of the last epoch
         self.bar = None
@@ -66,17 +66,17 @@ class RunProgress:
 
     def __enter__(self):
         self.start = self.clock()
-        self.start_epochs = self.done
+        self.complete_at_start = self.complete
         self.terminal = open_terminal()
         if self.terminal is not None or can_draw_here():
-            with self._or_no_bar():
+            with self._give_up_bar_on_error():
                 self.bar = self._make_bar()
         self.every = self.LINE_EVERY if self.bar is None else self.BAR_EVERY
         self.next_report = self.start + self.every
         return self
 
     def __exit__(self, *_):
-        with self._or_no_bar():
+        with self._give_up_bar_on_error():
             if self.bar is not None:
                 self._draw()
                 self.bar.close()
@@ -84,8 +84,8 @@ class RunProgress:
                 self.terminal.close()
 
     @contextmanager
-    def _or_no_bar(self):
-        "Go on without a bar if it cannot be drawn: the terminal was closed, or a disk is full."
+    def _give_up_bar_on_error(self):
+        "Continue without a bar if it cannot be drawn: the terminal was closed, or a disk is full."
         try:
             yield
         except (OSError, ValueError):
@@ -95,8 +95,8 @@ class RunProgress:
     def _make_bar(self):
         settings = dict(
             total=self.epochs,
-            initial=self.done,
-            desc=self._place(),
+            initial=self.complete,
+            desc=self._position(),
             bar_format="{desc} |{bar}| {elapsed}<{remaining}{postfix}",
         )
         if self.terminal is None:
@@ -125,29 +125,30 @@ class RunProgress:
 
     def end_epoch(self, row):  # of the history
         "Count an epoch."
-        self.done = row["epoch"]
+        self.complete = row["epoch"]
         self.seen = 0.0
         self.score = f"test accuracy {row['test_acc']:.4f}"
         self.advance(0)
 
     @property
     def epochs_done(self):
-        return self.done + self.seen / self.images
+        "Complete epochs, and a fraction for the current one."
+        return self.complete + self.seen / self.images
 
-    def _place(self):
-        "The run, the current epoch, and how much of it is done."
-        epoch = min(self.done + 1, self.epochs)
-        share = self.seen / self.images if self.done < self.epochs else 1.0
+    def _position(self):
+        "The run, the current epoch, and how much of that epoch is done."
+        epoch = min(self.complete + 1, self.epochs)
+        share = self.seen / self.images if self.complete < self.epochs else 1.0
         return f"{self.name}: epoch {epoch}/{self.epochs}, {share:.0%} of it"
 
     def _report(self, now):
         if self.bar is not None:
-            with self._or_no_bar():
+            with self._give_up_bar_on_error():
                 self._draw()
             return
         seconds = now - self.start
-        text = f"{self._place()}, {duration_text(seconds)} so far"
-        trained = self.epochs_done - self.start_epochs
+        text = f"{self._position()}, {duration_text(seconds)} so far"
+        trained = self.epochs_done - self.complete_at_start
         if trained > 0:
             left = seconds * (self.epochs - self.epochs_done) / trained
             text += f", about {duration_text(left)} left"
@@ -157,13 +158,13 @@ class RunProgress:
 
     def _draw(self):
         self.bar.n = self.epochs_done
-        self.bar.set_description_str(self._place(), refresh=False)
+        self.bar.set_description_str(self._position(), refresh=False)
         self.bar.set_postfix_str(self.score, refresh=False)
         self.bar.refresh()
 
 
 def _width_settings(terminal):
-    "For tqdm: as wide as the terminal is, or 100 columns if it does not say."
+    "tqdm's arguments for a bar as wide as the terminal, or 100 columns if its width is not known."
     try:
         columns = os.get_terminal_size(terminal.fileno()).columns
     except OSError:
@@ -176,7 +177,7 @@ class WatchedBatches:
 
     def __init__(
         self,
-        batches,  # iterable of (x, y); everything else is asked of it
+        batches,  # iterable of (x, y), which also answers for all other attributes
         progress: RunProgress,
         cost: float = 1.0,  # of an image
     ):

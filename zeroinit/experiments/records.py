@@ -45,8 +45,8 @@ def record_below(
     seed: int,  # 0 or more
 ) -> Path:  # <folder>/<dataset>/<model>/<scheme>-<hash8>/seed<k>.json
     "The file of a run's record. Raise `Refused` for a name that would leave the folder."
-    e = experiment
-    return path_below(folder, *_names_below(e.dataset, e.model, e.init, e.hash, seed))
+    settings = (experiment.dataset, experiment.model, experiment.init, experiment.hash)
+    return path_below(folder, *_names_below(*settings, seed))
 
 
 def _names_below(dataset, model, init, experiment_hash, seed):
@@ -84,8 +84,8 @@ def run_name(
     seed: int,  # of the run
 ) -> str:  # as "mnist fnn zero clean seed 0"
     "A run in words: data set, model, scheme, protocol and seed."
-    e = experiment
-    return f"{e.dataset} {e.network} {e.scheme} {protocol_words(e)} seed {seed}"
+    words = [experiment.dataset, experiment.network, experiment.scheme, protocol_words(experiment)]
+    return f"{' '.join(words)} seed {seed}"
 
 # %% ../../nbs/experiments/01_records.ipynb #30e9c7b5
 def runs_folder(
@@ -317,7 +317,8 @@ def read_record(
             raise ValueError("its seal is missing")
         layout = None if probes else _LAYOUT.fullmatch(text)
         if layout:  # the probes are not even parsed
-            text = f"{text[: layout.start('probes')]}{{}}{text[layout.end('probes') :]}"
+            start, end = layout.span("probes")
+            text = text[:start] + "{}" + text[end:]
         record = parse_json(text, path)
         check_contents(record, probes=not layout)
         record = dict(cost={}) | record | dict(config=DEFAULTS | record["config"])

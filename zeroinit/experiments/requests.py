@@ -60,30 +60,31 @@ def papermill_command(
 
 # %% ../../nbs/experiments/13_requests.ipynb #a92ed5d5
 def seconds_per_image(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     images,  # Images, on the CPU
     speed: str = "auto",  # see `run`
 ) -> float:
     "Measure how long training on one image takes."
-    few = _measure(e, images, min(e.batch_size, 16), speed)
-    if few * e.batch_size > 0.5:
-        return few
-    return _measure(e, images, e.batch_size, speed)  # small networks are faster in whole batches
+    seconds = _measure(experiment, images, min(experiment.batch_size, 16), speed)
+    if seconds * experiment.batch_size <= 0.5:  # small networks are faster in whole batches
+        seconds = _measure(experiment, images, experiment.batch_size, speed)
+    return seconds
 
 
-def _measure(e, images, size, speed):
-    "Seconds for an image: of the fastest of three updates after a first one, on an idle machine."
-    train, evals = make_batches(e, images, seed=0)
-    x = train.first_images(size)
+def _measure(experiment, images, size, speed):
+    "Seconds for each image of an update on an idle machine, by the fastest of three updates."
+    train, evals = make_batches(experiment, images, seed=0)
+    x = train.prepare(train.first_images(size))
     y = train.y.index_select(0, train.rows[:size])
-    x = train.prepare(x)
-    model = initial_model(e, 0, images.image_shape, len(images.classes), x)
-    check_batches(e, model, train, evals)
+    model = initial_model(experiment, 0, images.image_shape, len(images.classes), x)
+    check_batches(experiment, model, train, evals)
     if speed == "compile":
         speed = "auto"  # to compile would take longer than to measure
     if has_equal_neurons(model):
         speed = "plain"
-    recipe = replace(recipe_of(e), epochs=4)
+
+    # four epochs of one update each, the first of which is not counted
+    recipe = replace(recipe_of(experiment), epochs=4)
     ends = []  # of updates, in processor seconds of this process
 
     def note_end(history):
@@ -107,23 +108,23 @@ class Estimate:
     eval_sizes: tuple  # images of each split that is evaluated
 
     @property
-    def epoch(self):
+    def epoch_seconds(self):
         "Seconds for an epoch of one seed."
         evaluated = sum(self.eval_sizes)
         return self.per_image * (self.train_images + EVALUATION_COST * evaluated)
 
     @property
-    def total(self):
+    def total_seconds(self):
         "Seconds for all epochs of all seeds."
-        return self.epoch * self.experiment.epochs * self.seeds
+        return self.epoch_seconds * self.experiment.epochs * self.seeds
 
     def shortened(
         self,
         seconds: float,  # that one seed may take
     ) -> dict:  # parameters to change
         "Fewer epochs, and fewer images if one epoch is too long already."
-        if self.epoch <= seconds:
-            return dict(seeds=1, epochs=int(seconds / self.epoch))
+        if self.epoch_seconds <= seconds:
+            return dict(seeds=1, epochs=int(seconds / self.epoch_seconds))
         # each split that is evaluated has a quarter as many images
         share = 1 + EVALUATION_COST * len(self.eval_sizes) / 4
         train_size = min(seconds / (share * self.per_image), self.train_images)
@@ -138,9 +139,10 @@ class Estimate:
 
 
 def _round_down(value, batch_size):
-    "Two digits, at least 10; no last batch of one image, which batch norm could not normalize."
+    "Round down to two digits, to 10 or more, without a last batch of one image."
     step = 10 ** max(len(str(int(value))) - 2, 0)
     size = max(int(value) // step * step, 10)
+    # batch norm cannot normalize one image alone
     return size + 1 if size % batch_size == 1 else size
 
 # %% ../../nbs/experiments/13_requests.ipynb #62dcbed8
@@ -158,19 +160,18 @@ def estimate_lines(
     parameters: dict,  # of the request, see `papermill_command`
 ) -> list:  # of text; [] for a run that ends soon
     "Say how long a run takes on a CPU, and which command takes two minutes."
-    if estimate.total < WORTH_A_LINE:
+    if estimate.total_seconds < WORTH_A_LINE:
         return []
-    e = estimate.experiment
-    epochs = "1 epoch" if e.epochs == 1 else f"{e.epochs} epochs"
-    per_seed = (
-        f" for each of {estimate.seeds} seeds, one after the other" if estimate.seeds > 1 else ""
-    )
+    experiment = estimate.experiment
+    epochs = "1 epoch" if experiment.epochs == 1 else f"{experiment.epochs} epochs"
+    total = duration_text(estimate.total_seconds)
     line = (
-        f"{e.model} on {e.dataset} takes about {duration_text(estimate.total)} "
-        "on this CPU when it is idle: "
-        f"{epochs} of about {duration_text(estimate.epoch)}{per_seed}"
+        f"{experiment.model} on {experiment.dataset} takes about {total} on this CPU when it is "
+        f"idle: {epochs} of about {duration_text(estimate.epoch_seconds)}"
     )
-    if estimate.total <= 2 * SHORT:
+    if estimate.seeds > 1:
+        line += f" for each of {estimate.seeds} seeds, one after the other"
+    if estimate.total_seconds <= 2 * SHORT:
         return [line]
     if not torch.cuda.is_available():
         line += "; it is much faster on a GPU (in Colab: Runtime, Change runtime type)"
@@ -208,12 +209,12 @@ def _shown_path(path):
 
 
 def committed_line(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     record: dict,  # of it, in a folder of the user's own
     test_images: int,
 ) -> str:  # "" if there is no committed record of this run
     "How a record compares with the committed one of the same run."
-    path = results_path("results", e, record["seed"])
+    path = results_path("results", experiment, record["seed"])
     if not is_done(path):
         return ""
     comparison = compare_records(read_record(path), record, test_images)
@@ -250,22 +251,20 @@ class Request:
         score.
         """
         existing = [] if self.options.get("force") else [p for p in self.paths if is_done(p)]
-        options = {name: value for name, value in self.options.items() if name != "jobs"}
-        if has_context():
-            records = run(self.experiment, **options)
-            for path, record in zip(self.paths, records, strict=True):
-                print(record_line(path, record, path in existing))
-            return records
+        is_of_suite = has_context()
         context = current_context()
-        for line in self._estimate_lines(len(self.paths) - len(existing), context):
-            print(line, flush=True)
-        if train is None:
+        if not is_of_suite:
+            seeds = len(self.paths) - len(existing)
+            for line in self._estimate_lines(seeds, context):
+                print(line, flush=True)
+        if train is None or is_of_suite:  # a suite's worker is one process already
+            options = {name: value for name, value in self.options.items() if name != "jobs"}
             records = run(self.experiment, context=context, **options)
         else:
             records = train(self.experiment, context=context, **self.options)
         for path, record in zip(self.paths, records, strict=True):
             print(record_line(path, record, path in existing))
-            if path not in existing:
+            if path not in existing and not is_of_suite:
                 self._print_comparison(path, record, context)
         return records
 
@@ -273,31 +272,31 @@ class Request:
         return images_on(device, self.experiment, self.options.get("data_root"), context)
 
     def _estimate_lines(self, seeds, context):
-        "Yield what is said before so many seeds are trained; nothing on a GPU: runs are short."
+        "Yield lines on how long it takes to train some seeds; none on a GPU, where runs are short."
         device = find_device(self.options.get("device", "auto"))
         if seeds == 0 or device.type != "cpu":
             return
-        e = self.experiment
-        if _is_large(e.model):  # the measurement itself takes a while, on a busy machine minutes
-            yield f"{e.model} is slow without a GPU; measuring how slow it is here"
+        experiment = self.experiment
+        if _is_large(experiment.model):  # on a busy machine the measurement takes minutes
+            yield f"{experiment.model} is slow without a GPU; measuring how slow it is here"
         images = self._images(device, context)
-        train, evals = make_batches(e, images, self.options.get("seed", 0))
+        train, evals = make_batches(experiment, images, self.options.get("seed", 0))
         estimate = Estimate(
-            e,
+            experiment,
             seeds,
-            seconds_per_image(e, images, self.options.get("speed", "auto")),
-            train.count,
-            tuple(batches.count for batches in evals.values()),
+            per_image=seconds_per_image(experiment, images, self.options.get("speed", "auto")),
+            train_images=train.count,
+            eval_sizes=tuple(batches.count for batches in evals.values()),
         )
         yield from estimate_lines(estimate, self.parameters)
 
     def _print_comparison(self, path, record, context):
         "Compare a record that was trained now with the committed one, unless it is that one."
-        e = self.experiment
-        if path == results_path("results", e, record["seed"]):
+        experiment = self.experiment
+        if path == results_path("results", experiment, record["seed"]):
             return
         images = self._images(find_device(self.options.get("device", "auto")), context)
-        line = committed_line(e, record, e.eval_size or len(images.y_test))
+        line = committed_line(experiment, record, experiment.eval_size or len(images.y_test))
         if line:
             print(line)
 
@@ -315,7 +314,7 @@ def request(
     options = {name: value for name, value in values.items() if name in _RUN_DEFAULTS}
     settings = {name: value for name, value in values.items() if name not in _RUN_DEFAULTS}
     try:
-        e = resolve(**settings)
+        experiment = resolve(**settings)
     except SchemeDoesNotFit as error:
         sentence = str(error)
         if error.with_bias:
@@ -325,18 +324,16 @@ def request(
             sentence += ";"
         command = papermill_command(values | dict(init=error.other, init_args=None))
         raise Refused(f"{sentence} this can be run: {command}") from None
-    return Request(e, options, values)
+    return Request(experiment, options, values)
 
 
-_DATA_TYPES = (
-    *(type(None), bool, int, float, complex, str, bytes, os.PathLike),
-    *(dict, list, tuple, set, frozenset, np.generic),
-)
+_SINGLE_VALUES = (type(None), bool, int, float, complex, str, bytes, os.PathLike, np.generic)
+_COLLECTIONS = (dict, list, tuple, set, frozenset)
 
 
 def _may_be_parameter(name, value):
     "Whether a global of a notebook is a parameter, or data that its user may take for one."
     if name in _ALL_OPTIONS or not isinstance(name, str):
         return True
-    of_ipython = name.startswith("_") or name in ("In", "Out")
-    return isinstance(value, _DATA_TYPES) and not of_ipython
+    is_of_ipython = name.startswith("_") or name in ("In", "Out")
+    return isinstance(value, _SINGLE_VALUES + _COLLECTIONS) and not is_of_ipython

@@ -21,8 +21,8 @@ from ..basics.errors import Refused, pick, shown
 from ..basics.files import user_path
 from ..data.batches import augmentation
 from ..data.datasets import DATASETS, load
-from .config import Experiment
-from .options import read_value
+from .config import DEFAULTS, Experiment
+from .options import read_option
 from .protocols import fill_in, home_dataset
 from ..models.networks import build, builder, model_arguments
 from ..schemes.fills import SCHEMES
@@ -85,10 +85,10 @@ def image_shape(
 
 # %% ../../nbs/experiments/06_resolve.ipynb #03b0d2ca
 def recipe_of(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
 ) -> Recipe:
     "The settings of an experiment that the training loop follows."
-    return Recipe(**{field.name: getattr(e, field.name) for field in fields(Recipe)})
+    return Recipe(**{field.name: getattr(experiment, field.name) for field in fields(Recipe)})
 
 # %% ../../nbs/experiments/06_resolve.ipynb #f2a82a97
 def _equal(a, b):
@@ -96,8 +96,8 @@ def _equal(a, b):
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
-def _without_defaults(init, init_args):
-    "A scheme's arguments, and those of `initialize`, that differ from their defaults; or None."
+def _changed_scheme_arguments(init, init_args):
+    "A scheme's arguments, and those of `initialize`, that differ from their defaults, or None."
     defaults = scheme_arguments(init) | dict(head_bias=None, only=None, skip=None, strict=True)
     changed = {}
     for name, value in (init_args or {}).items():
@@ -113,8 +113,8 @@ def _takes_list(model, name):
     return get_origin(parameter.annotation) is Sequence
 
 
-def _changed_sizes(model, model_args):
-    "A model's arguments that differ from their defaults; None if there are none."
+def _changed_model_arguments(model, model_args):
+    "A model's arguments that differ from their defaults, or None."
     defaults = model_arguments(model)
     changed = {}
     for name, value in (model_args or {}).items():
@@ -131,10 +131,10 @@ def _changed_sizes(model, model_args):
 
 # %% ../../nbs/experiments/06_resolve.ipynb #8bd7c0b0
 class SchemeDoesNotFit(Refused):
-    """A scheme cannot be applied to a model, with its default arguments either.
+    """A scheme cannot be applied to a model, not even with its default arguments.
 
-    `other` is a scheme that can be. If the scheme itself can be where layers without a bias are
-    given one, `with_bias` is its arguments for that; else None.
+    `other` is a scheme that can be applied. `with_bias` holds arguments with which the scheme
+    itself can be applied, since layers without a bias then get one; None if there are none.
     """
 
     def __init__(self, message, other, with_bias=None):
@@ -147,46 +147,49 @@ SUGGESTED = ("zero_head", "zero_ffn_out", "zero")  # for a model that a scheme d
 
 
 def _plan(model, model_args, init, init_args, shape):
-    """Raise what `build` or `plan_scheme` raises for a model and a scheme.
-
-    The library's own models are built on the meta device, which costs nothing.
-    """
-    device = "cpu" if ":" in model else "meta"
+    "Build a model and plan a scheme for it; raise `Refused` if that is impossible."
+    device = "cpu" if ":" in model else "meta"  # a model of ours, without memory for its tensors
     with torch.random.fork_rng(devices=[]), torch.device(device):
         network = build(model, image_shape=shape, classes=10, **model_args)
     plan_scheme(network, init, **init_args)
 
 
-def _fits(*args):  # of `_plan`
+def _fits(model, model_args, init, init_args, shape):
     "Whether a scheme can be applied to a model."
     try:
-        _plan(*args)
+        _plan(model, model_args, init, init_args, shape)
     except Refused:
         return False
     return True
 
 
-@lru_cache(maxsize=256)
-def _check_plan(model, model_args, init, init_args, shape):
-    """As `_plan`; both arguments are JSON.
+def _arguments_with_bias(model, model_args, init, init_args, shape):
+    "A scheme's arguments and `add_bias`; None if it cannot be applied with them either."
+    if "add_bias" not in scheme_arguments(init):
+        return None
+    with_bias = init_args | dict(add_bias=True)
+    return with_bias if _fits(model, model_args, init, with_bias, shape) else None
 
-    If the scheme does not fit with its default arguments either, raise `SchemeDoesNotFit`.
+
+@lru_cache(maxsize=256)
+def _check_scheme(model, model_args, init, init_args, shape):
+    """Raise `Refused` if a model cannot be built, or if a scheme cannot be applied to it.
+
+    The arguments of both are JSON, since a cache needs hashable values. If the scheme cannot be
+    applied with its default arguments either, another one is suggested by `SchemeDoesNotFit`.
     """
-    network = (model, json.loads(model_args) or {})
+    model_args = json.loads(model_args) or {}
     init_args = json.loads(init_args) or {}
     try:
-        _plan(*network, init, init_args, shape)
+        _plan(model, model_args, init, init_args, shape)
     except Refused as error:
         others = [scheme for scheme in SUGGESTED if scheme != init]
-        fitting = next((s for s in others if _fits(*network, s, {}, shape)), None)
-        if fitting is None or _fits(*network, init, {}, shape):
+        fitting = (scheme for scheme in others if _fits(model, model_args, scheme, {}, shape))
+        other = next(fitting, None)
+        if other is None or _fits(model, model_args, init, {}, shape):
             raise
-        with_bias = None
-        if "add_bias" in scheme_arguments(init):
-            with_bias = init_args | dict(add_bias=True)
-            if not _fits(*network, init, with_bias, shape):
-                with_bias = None
-        raise SchemeDoesNotFit(str(error), fitting, with_bias) from None
+        with_bias = _arguments_with_bias(model, model_args, init, init_args, shape)
+        raise SchemeDoesNotFit(str(error), other, with_bias) from None
 
 # %% ../../nbs/experiments/06_resolve.ipynb #b5cfcf26
 def resolve(
@@ -194,35 +197,33 @@ def resolve(
 ) -> Experiment:  # with a value for every setting
     "Complete an experiment from its protocol. Raise `Refused` if it cannot be run."
     # the model comes first, since the default data set depends on it
-    named = {"model": "fnn"}
-    for name in ("model", "dataset"):
-        if given.get(name) is not None:
-            named[name] = read_value(name, given[name], "str")
-    builder(named["model"])
-    dataset = named.get("dataset") or home_dataset(named["model"])
-    e = fill_in(**given | dict(dataset=dataset_name(dataset)))
+    model = read_option("model", given.get("model")) or DEFAULTS["model"]
+    dataset = read_option("dataset", given.get("dataset"))
+    builder(model)  # which refuses an unknown model
+    name = dataset_name(dataset or home_dataset(model))
+    experiment = fill_in(**given | dict(dataset=name))
 
-    check_recipe(recipe_of(e))
-    e = replace(
-        e,
-        init_args=_without_defaults(e.init, e.init_args),
-        model_args=_changed_sizes(e.model, e.model_args),
+    check_recipe(recipe_of(experiment))
+    experiment = replace(
+        experiment,
+        init_args=_changed_scheme_arguments(experiment.init, experiment.init_args),
+        model_args=_changed_model_arguments(experiment.model, experiment.model_args),
     )
 
-    # the rest depends on the images
-    shape = image_shape(e.dataset)
-    augmentation(e.augment, shape, 10)
-    model_args, init_args = json.dumps(e.model_args), json.dumps(e.init_args)
-    _check_plan(e.model, model_args, e.init, init_args, shape)
-    return e
+    # the rest depends on the images; 10 stands for any number of classes
+    shape = image_shape(experiment.dataset)
+    augmentation(experiment.augment, shape, 10)
+    model_args, init_args = json.dumps(experiment.model_args), json.dumps(experiment.init_args)
+    _check_scheme(experiment.model, model_args, experiment.init, init_args, shape)
+    return experiment
 
 # %% ../../nbs/experiments/06_resolve.ipynb #28dfb2a7
 def is_in_library(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
 ) -> bool:
     "Whether every process knows the model, the scheme and the data set of an experiment."
-    parts = [builder(e.model), SCHEMES[e.init].function]
-    if e.dataset in DATASETS:  # else it is a file
-        parts.append(DATASETS[e.dataset].read)
+    parts = [builder(experiment.model), SCHEMES[experiment.init].function]
+    if experiment.dataset in DATASETS:  # else it is a file
+        parts.append(DATASETS[experiment.dataset].read)
     functions = [part.func if isinstance(part, partial) else part for part in parts]
     return all(function.__module__.startswith("zeroinit.") for function in functions)

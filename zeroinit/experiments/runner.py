@@ -26,7 +26,7 @@ from ..data.datasets import holdout
 from ..diagnostics.probes import Gradients, LowRank, Symmetry, Wake, layer_weights
 from .config import Experiment
 from .context import RunContext, current_context
-from .locks import remove_leftovers, run_lock
+from .locks import half_written_files, remove_leftovers, run_lock
 from .logs import Log, logged
 from .options import read_option
 from .progress import RunProgress
@@ -41,11 +41,7 @@ from zeroinit.experiments.records import (
     set_aside,
     write_record,
 )
-from zeroinit.experiments.resolve import (
-    image_shape,
-    load_dataset,
-    recipe_of,
-)
+from .resolve import image_shape, load_dataset, recipe_of
 from ..models.networks import build
 from ..schemes.initialization import initialize
 from ..training.checkpoints import CheckpointMismatch, checkpoint_meta
@@ -66,28 +62,35 @@ def random_stream(
 
 # %% ../../nbs/experiments/10_runner.ipynb #0645896a
 def initial_model(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     seed: int,  # of the run
     image_shape: tuple,  # (C, H, W)
     classes: int,
     images: torch.Tensor = None,  # (B, C, H, W) as the model gets them; some schemes need a batch
 ) -> torch.nn.Module:  # on the CPU
     "The model of a run before its first update."
-    default_seed = 0 if e.shared_init else seed
+    default_seed = 0 if experiment.shared_init else seed
     # `default` is drawn first, also for other schemes: what the scheme leaves alone is then the
     # same default draw in every experiment of this seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(default_seed)
-        model = build(e.model, image_shape=image_shape, classes=classes, **e.model_args or {})
+        model = build(
+            experiment.model,
+            image_shape=image_shape,
+            classes=classes,
+            **experiment.model_args or {},
+        )
     initialize(model, "default", generator=random_stream(default_seed, "init"))
-    if e.init != "default":
+    if experiment.init != "default":
         stream = random_stream(seed, "init")
-        initialize(model, e.init, generator=stream, batch=images, **e.init_args or {})
+        initialize(
+            model, experiment.init, generator=stream, batch=images, **experiment.init_args or {}
+        )
     return model
 
 # %% ../../nbs/experiments/10_runner.ipynb #c4f8d4c7
 def split_indices(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     y: torch.Tensor,  # (N,) training labels
     seed: int,  # of the run
 ) -> tuple:
@@ -102,61 +105,62 @@ def split_indices(
     Raises `Refused` if there are too few images.
     """
     size = min(7000, len(y) // 6)
-    if e.split != "whole" and size == 0:
+    if experiment.split != "whole" and size == 0:
         raise Refused(
             f"{len(y)} training images are too few to hold any out; there must be 6 or more"
         )
     validation = None
-    if e.split == "stratified":
+    if experiment.split == "stratified":
         train, validation = holdout(y, size)
-    elif e.split == "unused":
+    elif experiment.split == "unused":
         train, _ = holdout(y, size, seed=seed, stratified=False)
     else:
         train = torch.arange(len(y))
 
-    if e.train_size is None:
+    if experiment.train_size is None:
         return train, validation
-    if e.train_size > len(train):
+    if experiment.train_size > len(train):
         raise Refused(
-            f"train_size is {e.train_size}, but only {len(train)} images are left to train on"
+            f"train_size is {experiment.train_size}, "
+            f"but only {len(train)} images are left to train on"
         )
-    if e.split == "whole":
+    if experiment.split == "whole":
         train, _ = holdout(y, 0)  # ordered such that the first images hold all classes alike
-    return train[: e.train_size], validation
+    return train[: experiment.train_size], validation
 
 # %% ../../nbs/experiments/10_runner.ipynb #8aabee12
 def make_batches(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     images,  # Images, on the device
     seed: int,  # of the run
 ) -> tuple:  # batches to train on; a dict of batches to evaluate on: test, and val if held out
     "The batches of a run. Raise `Refused` if a split has too few images."
-    train, validation = split_indices(e, images.y_train.cpu(), seed)
-    scale = pixel_scaling(e.scale, images)
+    train, validation = split_indices(experiment, images.y_train.cpu(), seed)
+    scale = pixel_scaling(experiment.scale, images)
 
     # training: in a new order each epoch, or always in the same
-    augment = augmentation(e.augment, images.image_shape, len(images.classes))
+    augment = augmentation(experiment.augment, images.image_shape, len(images.classes))
     train_batches = Batches(
         images.x_train,
         images.y_train,
-        e.batch_size,
+        experiment.batch_size,
         scale,
         rows=train,
-        generator=random_stream(seed, "order") if e.reshuffle else None,
+        generator=random_stream(seed, "order") if experiment.reshuffle else None,
         augment=augment,
         chance=random_stream(seed, "augment") if augment else None,
     )
 
     # evaluation: in training mode, batch norm depends on the size of a batch
-    size = e.batch_size if e.eval_mode == "train" else 1000
+    size = experiment.batch_size if experiment.eval_mode == "train" else 1000
     evals = {}
     if validation is not None:
-        rows = _first(validation, e.eval_size)
+        rows = _first(validation, experiment.eval_size)
         evals["val"] = Batches(images.x_train, images.y_train, size, scale, rows=rows)
     rows = None
-    if e.eval_size:
+    if experiment.eval_size:
         stratified, _ = holdout(images.y_test.cpu(), 0)
-        rows = _first(stratified, e.eval_size)
+        rows = _first(stratified, experiment.eval_size)
     evals["test"] = Batches(images.x_test, images.y_test, size, scale, rows=rows)
     return train_batches, evals
 
@@ -187,7 +191,7 @@ IMAGE_TENSORS = ("x_train", "y_train", "x_test", "y_test")  # of `Images`
 
 def images_on(
     device: torch.device,
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     data_root: str,  # folder of data sets; None: $ZEROINIT_DATA, else the user's cache
     context: RunContext,  # keeps the images for the next run
 ):  # Images
@@ -195,12 +199,13 @@ def images_on(
     data_root = str(data_root) if data_root else os.environ.get("ZEROINIT_DATA")
 
     def load_to_device():
-        images = context.provided_data.get(e.dataset)
+        images = context.provided_data.get(experiment.dataset)
         if images is None:
-            images = load_dataset(e.dataset, data_root)
-        return replace(images, **{n: getattr(images, n).to(device) for n in IMAGE_TENSORS})
+            images = load_dataset(experiment.dataset, data_root)
+        tensors = {name: getattr(images, name).to(device) for name in IMAGE_TENSORS}
+        return replace(images, **tensors)
 
-    return context.data_set((e.dataset, data_root, device), load_to_device)
+    return context.data_set((experiment.dataset, data_root, device), load_to_device)
 
 # %% ../../nbs/experiments/10_runner.ipynb #dc284aa4
 @dataclass(frozen=True)
@@ -229,12 +234,12 @@ class SeedRun:
 
 
 def seed_runs(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     seeds,  # of ints
     root: str | Path,  # folder of results
 ) -> list:  # of SeedRun
     "The runs of an experiment with these seeds."
-    return [SeedRun(e, seed, results_path(root, e, seed)) for seed in seeds]
+    return [SeedRun(experiment, seed, results_path(root, experiment, seed)) for seed in seeds]
 
 # %% ../../nbs/experiments/10_runner.ipynb #cc0cf4d9
 def has_equal_neurons(
@@ -275,14 +280,14 @@ def _check_last_batch(model, batches):
 
 
 def check_batches(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     model: torch.nn.Module,
     train: Batches,  # to train on
     evals: dict,  # split name -> batches to evaluate on
 ):
     "Raise `Refused` if batch norm in training mode would get a single image."
     normalized = [train]
-    if e.eval_mode == "train" or e.both_modes:
+    if experiment.eval_mode == "train" or experiment.both_modes:
         normalized += evals.values()
     for batches in normalized:
         _check_last_batch(model, batches)
@@ -351,15 +356,21 @@ def _trials_of(experiment, models, device, context):
     """
     if device.type == "cpu":
         return Trials()
-    e = experiment
-    ways = ways_on_gpu(models[0], e.epochs)
-    kind = (repr(models[0]), e.dataset, e.batch_size, e.augment, e.precision, len(models))
+    ways = ways_on_gpu(models[0], experiment.epochs)
+    kind = (
+        repr(models[0]),
+        experiment.dataset,
+        experiment.batch_size,
+        experiment.augment,
+        experiment.precision,
+        len(models),
+    )
     return context.remember((ways, kind), lambda: Trials(ways))
 
 # %% ../../nbs/experiments/10_runner.ipynb #7b6fe70e
 @dataclass
 class _Training:
-    "What runs of an experiment are trained with, together if there are several."
+    "Runs of an experiment that are trained as one, and everything that their training needs."
 
     experiment: Experiment  # resolved
     runs: list  # of SeedRun
@@ -431,8 +442,9 @@ def _probes(experiment, test_batches):
 
 def _log_precision(runs, quiet):
     "Say in the logs what the runs compute with on a GPU, and print it if runs are not quiet."
-    e = runs[0].experiment
-    text = f"{e.protocol} protocol: {describe_precision(e.precision, 'cuda')}"
+    experiment = runs[0].experiment
+    precision = describe_precision(experiment.precision, "cuda")
+    text = f"{experiment.protocol} protocol: {precision}"
     for seed_run in runs:
         seed_run.log("precision", text)
     if not quiet:
@@ -448,8 +460,8 @@ def _progress_of(training):
     evals = training.evals | training.other_mode_evals
     evaluated = sum(batches.count for batches in evals.values())
     images = training.trains[0].count + EVALUATION_COST * evaluated
-    done = min(epochs_in_checkpoint(seed_run.checkpoint) for seed_run in runs)
-    return RunProgress(name, training.experiment.epochs, images, done)
+    complete = min(epochs_in_checkpoint(seed_run.checkpoint) for seed_run in runs)
+    return RunProgress(name, training.experiment.epochs, images, complete)
 
 
 def _watch_all(evals, progress):
@@ -457,10 +469,10 @@ def _watch_all(evals, progress):
     return {name: progress.watch(batches, EVALUATION_COST) for name, batches in evals.items()}
 
 
-def _after_epoch(seed_run, context, progress=None):
-    """What follows an epoch: a line in the log and progress.
+def _after_epoch(seed_run, context, progress):
+    """Return the function that is called after each epoch, with the history.
 
-    It is also where the run ends if that is requested.
+    It adds a line to the log, counts the epoch, and ends the run if that is requested.
     """
     epochs = seed_run.experiment.epochs
 
@@ -475,7 +487,7 @@ def _after_epoch(seed_run, context, progress=None):
 
 
 def _fit(training, quiet, context):
-    "Train the models, from their checkpoints if there are any; a result of `fit` for each run."
+    "Train the models, from their checkpoints if there are any; returns a result for each run."
     experiment, runs = training.experiment, training.runs
     trains, evals, other_mode_evals = training.trains, training.evals, training.other_mode_evals
     progress = None
@@ -520,22 +532,22 @@ def _describe(training):
 # %% ../../nbs/experiments/10_runner.ipynb #fdffebe9
 def _write_results(seed_run, images, result, computed, memory_gib):
     "Write a run's record and remove its checkpoint; returns the record."
-    e = seed_run.experiment
+    experiment = seed_run.experiment
     device = images.x_train.device
-    precision = precision_on(e.precision, device.type)
+    precision = precision_on(experiment.precision, device.type)
     env = environment(device) | dict(
         data=images.fingerprint, precision=precision, tf32=precision == "tf32"
     )
     seconds = [row["seconds"] for row in result["history"]]
-    usual = statistics.median(seconds)
-    train, _ = split_indices(e, images.y_train.cpu(), seed_run.seed)
+    median_s = statistics.median(seconds)
+    train, _ = split_indices(experiment, images.y_train.cpu(), seed_run.seed)
     cost = dict(
-        images_per_s=round(len(train) / usual, 1),
+        images_per_s=round(len(train) / median_s, 1),
         memory_gib=memory_gib,
-        first_epoch_more_s=round(seconds[0] - usual, 3),
+        first_epoch_more_s=round(seconds[0] - median_s, 3),
     )
     record = dict(
-        config=asdict(e),
+        config=asdict(experiment),
         seed=seed_run.seed,
         **result,
         env=env | computed,
@@ -549,7 +561,7 @@ def _write_results(seed_run, images, result, computed, memory_gib):
 
 # %% ../../nbs/experiments/10_runner.ipynb #aedf8d08
 def train_seeds(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     runs: list,  # of SeedRun, trained together if there are several
     images,  # Images, on the device
     quiet: bool = True,  # no progress display
@@ -560,21 +572,15 @@ def train_seeds(
     if context is None:
         context = RunContext()
     for seed_run in runs:
-        _remove_temporary_files(seed_run)
+        for file in half_written_files(seed_run.path):
+            file.unlink()
     groups = [runs]
-    if len(runs) > 1 and not _can_be_trained_together(e, runs, images, speed):
+    if len(runs) > 1 and not _can_be_trained_together(experiment, runs, images, speed):
         groups = [[seed_run] for seed_run in runs]
     records = []
     for group in groups:
-        records += _train_group(e, group, images, quiet, speed, context)
+        records += _train_group(experiment, group, images, quiet, speed, context)
     return records
-
-
-def _remove_temporary_files(seed_run):
-    "Remove what a process left that was killed while it wrote a record or a checkpoint."
-    for path in (seed_run.path, seed_run.checkpoint):
-        for temporary in path.parent.glob(f".{path.name}.*.tmp"):
-            temporary.unlink()
 
 
 def _train_group(experiment, runs, images, quiet, speed, context):
@@ -617,16 +623,16 @@ SEEDS_PER_BATCH = {  # by model, or by model and data set
 }
 
 # %% ../../nbs/experiments/10_runner.ipynb #b9e80e4a
-def _must_train_alone(e):
+def _must_train_alone(experiment):
     "Whether seeds of an experiment cannot be trained as one, judged by the first seed's model."
-    shape = image_shape(e.dataset)
+    shape = image_shape(experiment.dataset)
     noise = torch.rand(64, *shape, generator=random_stream(0, "seen"))
-    model = initial_model(e, 0, shape, 10, noise)
-    return has_equal_neurons(model) or not _can_be_stacked_or_recorded(e, [model])
+    model = initial_model(experiment, 0, shape, 10, noise)
+    return has_equal_neurons(model) or not _can_be_stacked_or_recorded(experiment, [model])
 
 # %% ../../nbs/experiments/10_runner.ipynb #120d6707
 def seeds_per_batch(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     device_type: str,  # cpu, cuda
     speed: str = "auto",  # see `run`
     together: int = None,  # as the user gives it; None: as in SEEDS_PER_BATCH
@@ -644,12 +650,13 @@ def seeds_per_batch(
         return 1
     if together is None:
         measured = SEEDS_PER_BATCH[device_type]
-        together = measured.get(e.model, measured.get((e.model, e.dataset), 1))
+        setting = (experiment.model, experiment.dataset)
+        together = measured.get(experiment.model) or measured.get(setting, 1)
     if together == 1:
         return 1
     if context is None:
         context = RunContext()
-    alone = context.remember(e.hash, lambda: _must_train_alone(e))
+    alone = context.remember(experiment.hash, lambda: _must_train_alone(experiment))
     return 1 if alone else together
 
 # %% ../../nbs/experiments/10_runner.ipynb #4b0cf9d8
@@ -666,7 +673,7 @@ def existing_record(
 
 # %% ../../nbs/experiments/10_runner.ipynb #873dd72a
 def run(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     seed: int = 0,  # the first
     seeds: int = 1,  # how many
     device: str = "auto",  # auto, cpu, cuda, cuda:1
@@ -689,47 +696,43 @@ def run(
         context = current_context()
 
     # read the records that exist
-    runs = seed_runs(e, range(seed, seed + seeds), root)
+    runs = seed_runs(experiment, range(seed, seed + seeds), root)
     records = {} if force else _finished_records(runs, context)
-    missing = [r for r in runs if r.seed not in records]
+    missing = [seed_run for seed_run in runs if seed_run.seed not in records]
 
     # train the others, several at a time where that is faster
-    size = seeds_per_batch(e, device.type, speed, together, context)
+    size = seeds_per_batch(experiment, device.type, speed, together, context)
     for first in range(0, len(missing), size):
-        batch = missing[first : first + size]
+        group = missing[first : first + size]
         with ExitStack() as stack:
-            for r in batch:
-                stack.enter_context(run_lock(r.lock, r.name, granted=context.granted_locks))
+            for seed_run in group:
+                lock = run_lock(seed_run.lock, seed_run.name, granted=context.granted_locks)
+                stack.enter_context(lock)
             if not force:  # another process may have trained some of them in the meantime
-                found = {r.seed: existing_record(r.path) for r in batch}
+                found = {seed_run.seed: existing_record(seed_run.path) for seed_run in group}
                 records |= {seed: record for seed, record in found.items() if record is not None}
-            todo = [r for r in batch if r.seed not in records]
-            for r in todo:
-                stack.enter_context(logged(r.log, r.name))
+            todo = [seed_run for seed_run in group if seed_run.seed not in records]
+            for seed_run in todo:
+                stack.enter_context(logged(seed_run.log, seed_run.name))
             if todo:
-                images = images_on(device, e, data_root, context)
+                images = images_on(device, experiment, data_root, context)
                 if force:
-                    _remove_checkpoints(todo)
-                trained = train_seeds(e, todo, images, quiet, speed, context)
+                    for seed_run in todo:
+                        seed_run.checkpoint.unlink(missing_ok=True)
+                trained = train_seeds(experiment, todo, images, quiet, speed, context)
                 records |= {record["seed"]: record for record in trained}
-    return [records[r.seed] for r in runs]
+    return [records[seed_run.seed] for seed_run in runs]
 
 
 def _finished_records(runs, context):
     "The records that exist, by seed; what their runs have left behind is removed."
     records = {}
-    for r in runs:
+    for seed_run in runs:
         try:
-            record = record_at(r.path)
+            record = record_at(seed_run.path)
         except DamagedRecord:
             continue  # `run` moves it away as soon as it holds the lock
         if record is not None:
-            records[r.seed] = record
-            remove_leftovers(r.path, context.granted_locks)
+            records[seed_run.seed] = record
+            remove_leftovers(seed_run.path, context.granted_locks)
     return records
-
-
-def _remove_checkpoints(runs):
-    "Remove the checkpoints of runs that are to start anew."
-    for r in runs:
-        r.checkpoint.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..basics.errors import pick
-from ..basics.files import at_root, write_atomically
+from ..basics.files import library_folder, write_atomically
 from .config import PROTOCOLS, config_hash
 from .protocols import fill_in
 
@@ -115,7 +115,9 @@ _RESNET_SCHEMES = [
 def _linear_baselines(runs, **changes):
     "For each default run, the linear model on the same images for the same steps."
     return [
-        (replace(e, model="logistic", **changes), seeds) for e, seeds in runs if e.init == "default"
+        (replace(experiment, model="logistic", **changes), seeds)
+        for experiment, seeds in runs
+        if experiment.init == "default"
     ]
 
 
@@ -206,9 +208,9 @@ def short_residual_cnn():
     """The beginning of `seo-residual-cnn`: the first 25 of 500 epochs on MNIST, 10 of 200 on
     CIFAR-10; as published and clean."""
     return [
-        (replace(e, epochs=SHORT_EPOCHS[e.dataset]), range(5))
-        for e, _ in seo_residual_cnn()
-        if e.dataset in SHORT_EPOCHS
+        (replace(experiment, epochs=SHORT_EPOCHS[experiment.dataset]), range(5))
+        for experiment, _ in seo_residual_cnn()
+        if experiment.dataset in SHORT_EPOCHS
     ]
 
 # %% ../../nbs/experiments/05_suites.ipynb #cb586b7f
@@ -242,9 +244,9 @@ def relu():
 def linear_converged():
     """The linear model of `short-residual-cnn` on MNIST and CIFAR-10 for 100 epochs; clean."""
     return [
-        (replace(e, epochs=100), seeds)
-        for e, seeds in short_residual_cnn()
-        if (e.model, e.protocol) == ("logistic", "clean")
+        (replace(experiment, epochs=100), seeds)
+        for experiment, seeds in short_residual_cnn()
+        if (experiment.model, experiment.protocol) == ("logistic", "clean")
     ]
 
 
@@ -253,9 +255,10 @@ def higher_rate():
     """The residual CNN at zero and the linear model of `short-residual-cnn` at ten times the
     learning rate of Seo (2025); clean."""
     return [
-        (replace(e, lr=10 * e.lr), seeds)
-        for e, seeds in short_residual_cnn()
-        if e.protocol == "clean" and (e.init == "zero" or e.model == "logistic")
+        (replace(experiment, lr=10 * experiment.lr), seeds)
+        for experiment, seeds in short_residual_cnn()
+        if experiment.protocol == "clean"
+        and (experiment.init == "zero" or experiment.model == "logistic")
     ]
 
 # %% ../../nbs/experiments/05_suites.ipynb #64ae20d5
@@ -352,9 +355,9 @@ def short_mixer_vit():
     """The first 50 of 500 epochs of the Mixer and the ViT of `seo-mixed`; clean. No claim is judged
     by these runs."""
     return [
-        (replace(e, epochs=50), range(3))
-        for e, _ in seo_mixed()
-        if e.protocol == "clean" and e.model in ("mixer", "vit")
+        (replace(experiment, epochs=50), range(3))
+        for experiment, _ in seo_mixed()
+        if experiment.protocol == "clean" and experiment.model in ("mixer", "vit")
     ]
 
 # %% ../../nbs/experiments/05_suites.ipynb #1b6f4c0e
@@ -378,9 +381,7 @@ _COMPARED_ON = {
 
 
 def _table_path():
-    if "__file__" in globals():
-        return Path(__file__).parents[1] / "compared_schemes.csv"
-    return at_root("zeroinit/compared_schemes.csv")
+    return library_folder() / "compared_schemes.csv"
 
 # %% ../../nbs/experiments/05_suites.ipynb #df452840
 def write_compared_schemes(
@@ -422,13 +423,12 @@ _NEARLY_10_000 = dict(dataset="cifar10", train_size=9600, eval_size=2000, epochs
 _LAYOUTS = ("contiguous", None)
 
 
-def _rounded_differently(model, model_args, epsilons=(EXACT_EPS, 1e-5), **common):
-    "A row for each epsilon and memory layout; an epsilon of 1e-5 is the model's default."
+def _epsilons_and_layouts(model, model_args, **common):
+    "A row for each epsilon of batch norm, the exact one and the default, and each memory layout."
     rows = []
-    for eps in epsilons:
-        given = dict(model_args, norm_eps=eps) if eps != 1e-5 else dict(model_args)
+    for args in (dict(model_args, norm_eps=EXACT_EPS), model_args):
         for layout in _LAYOUTS:
-            rows.append(dict(_NORMAL, model=model, model_args=given, layout=layout, **common))
+            rows.append(dict(_NORMAL, model=model, model_args=args, layout=layout, **common))
     return rows
 
 
@@ -440,8 +440,8 @@ def rounding():
     rows = []
     for precision in ("float32", "float64"):
         for batch_size in (64, 50):
-            how = dict(precision=precision, batch_size=batch_size)
-            rows += _rounded_differently("cnn", quarter, **how)
+            settings = dict(precision=precision, batch_size=batch_size)
+            rows += _epsilons_and_layouts("cnn", quarter, **settings)
     default = dict(_DEFAULT, model="cnn", model_args=quarter, batch_size=64)
     linear = dict(_LINEAR, batch_size=64)
     return _runs(range(5), [default, linear, *rows], augment="plain", **_NEARLY_10_000)
@@ -450,9 +450,9 @@ def rounding():
 @suite("Z1")
 def rounding_resnet14():
     """The ResNet of 14 layers in the same way as the small CNN of `rounding`; slow on a CPU."""
-    rows = _rounded_differently("resnet14", {}, batch_size=64)
-    rows += _rounded_differently("resnet14", {}, batch_size=50)
-    rows += _rounded_differently("resnet14", {}, batch_size=64, precision="float64")
+    rows = _epsilons_and_layouts("resnet14", {}, batch_size=64)
+    rows += _epsilons_and_layouts("resnet14", {}, batch_size=50)
+    rows += _epsilons_and_layouts("resnet14", {}, batch_size=64, precision="float64")
     default = dict(_DEFAULT, model="resnet14", batch_size=64)
     return _runs(range(5), [default, *rows], augment="plain", **_NEARLY_10_000)
 
@@ -489,13 +489,13 @@ def _norms_and_shortcuts(optimizer, **model_args):
 def wave_by_norm():
     """Twelve updates of the ResNet of 14 layers from zero weights and random biases, for every
     norm and shortcut, in float32 and in float64: which layers get a signal?"""
-    few = dict(model="resnet14", dataset="cifar10", train_size=192, batch_size=16, eval_size=100)
-    few |= dict(epochs=1, layout="contiguous", augment="plain", probe_steps=0)
+    common = dict(model="resnet14", dataset="cifar10", train_size=192, batch_size=16, eval_size=100)
+    common |= dict(epochs=1, layout="contiguous", augment="plain", probe_steps=0)
     runs = []
     for precision in ("float64", "float32"):
         for optimizer in _RATES:
             rows = _norms_and_shortcuts(optimizer)
-            runs += _runs(range(3), rows, precision=precision, **few)
+            runs += _runs(range(3), rows, precision=precision, **common)
     return runs
 
 
@@ -510,8 +510,8 @@ def norms_and_shortcuts():
         rows = _norms_and_shortcuts(optimizer, norm_eps=EXACT_EPS)
         for norm, shifts in COMPARED_NORMS.values():
             if not shifts:
-                given = dict(norm_eps=EXACT_EPS) | norm
-                rows.append(dict(_DEFAULT, model_args=given, optimizer=optimizer, lr=lr))
+                model_args = dict(norm_eps=EXACT_EPS) | norm
+                rows.append(dict(_DEFAULT, model_args=model_args, optimizer=optimizer, lr=lr))
         runs += _runs(range(3), rows, **common)
     return runs
 
@@ -536,7 +536,7 @@ def of_suite(
 ):  # the same type as `found`
     "Only the runs of a suite, by their settings and seeds; raise `Refused` for an unknown name."
     experiments = SUITES[pick(name, SUITES, "suite")]()
-    runs = {(e.hash, seed) for e, seeds in experiments for seed in seeds}
+    runs = {(experiment.hash, seed) for experiment, seeds in experiments for seed in seeds}
     if isinstance(found, list):
         return [r for r in found if (config_hash(r["config"]), r["seed"]) in runs]
     keys = zip(found["hash"], found["seed"], strict=True)

@@ -30,8 +30,8 @@ EQUAL = "equal to the digit"
 ROUNDING = "equal within rounding"
 DIFFERENT = "different"
 BEGIN_TOLERANCE = 1e-3  # relative
-# of the environment: what changes rounding
-_MATTERS = ("device", "cpu_capability", "threads", "torch", "zeroinit")
+# of the environment
+_CHANGES_ROUNDING = ("device", "cpu_capability", "threads", "torch", "zeroinit")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Comparison:
 
 # %% ../../nbs/experiments/12_verification.ipynb #438d1321
 def _numbers(record, epochs=None):
-    "What a run computed, without times; of the first epochs only what they fix."
+    "What a run computed, without times; with `epochs`, only what later epochs do not change."
     history = [
         {name: value for name, value in row.items() if name != "seconds"}
         for row in record["history"][:epochs]
@@ -94,11 +94,12 @@ def compare_records(
     "Whether a run that was done again computed the same."
     if _numbers(record, epochs) == _numbers(again, epochs):
         return Comparison(EQUAL)
-    first, second = (r["history"][:epochs][-1]["test_acc"] for r in (record, again))
+    first = record["history"][:epochs][-1]["test_acc"]
+    second = again["history"][:epochs][-1]["test_acc"]
     begin = begin_difference(record, again)
     detail = f"test accuracy {second:.4f}, and {first:.4f} in the record; the first gradients "
     detail += f"differ by a relative {begin:.0e}" if begin else "are the same"
-    for name in _MATTERS:
+    for name in _CHANGES_ROUNDING:
         there, here = record["env"].get(name), again["env"].get(name)
         if there != here:
             detail += f"; {name} {there} there, {here} here"
@@ -175,7 +176,7 @@ def verify(
     """
     path = find_record(path)
     record = read_record(path)
-    e = recorded_experiment(record, dataset)
+    experiment = recorded_experiment(record, dataset)
     if epochs is not None and not 1 <= epochs <= len(record["history"]):
         most = len(record["history"])
         raise Refused(f"epochs must be from 1 to {most}, as many as the record has, not {epochs}")
@@ -188,15 +189,15 @@ def verify(
 
     # the data must be those of the record
     context = RunContext()
-    images = images_on(find_device(device_type), e, data_root, context)
+    images = images_on(find_device(device_type), experiment, data_root, context)
     fingerprint = record["env"].get("data", images.fingerprint)
     if fingerprint != images.fingerprint:
         raise Refused(
-            f"the images of {e.dataset} here are not those of the record: "
+            f"the images of {experiment.dataset} here are not those of the record: "
             f"their fingerprint is {images.fingerprint}, not {fingerprint}"
         )
 
-    shorter = replace(e, epochs=epochs or e.epochs)
+    shorter = replace(experiment, epochs=epochs or experiment.epochs)
     options = dict(
         device=device_type,
         data_root=data_root,
@@ -208,5 +209,5 @@ def verify(
     with tempfile.TemporaryDirectory() as folder, _threads_of(record):
         run(shorter, record["seed"], results_root=folder, **options)
         again = read_record(results_path(folder, shorter, record["seed"]))
-    test_images = e.eval_size or len(images.y_test)
+    test_images = experiment.eval_size or len(images.y_test)
     return compare_records(record, again, test_images, epochs)

@@ -27,7 +27,7 @@ from ..basics.files import at_root, ensure_writable
 from ..basics.output import say
 from ..experiments.config import Experiment, model_label
 from ..experiments.costs import gpu_hours, machine_kind, timed_epochs
-from ..experiments.locks import is_locked, remove_leftovers
+from ..experiments.locks import Busy, is_locked, remove_leftovers, run_lock
 from zeroinit.experiments.records import (
     DamagedRecord,
     cpu_name,
@@ -66,11 +66,11 @@ def take_part(
     """
     if not part:
         return runs
-    numbers = re.fullmatch(r"(\d{1,9})/(\d{1,9})", part)
-    k, n = map(int, numbers.groups()) if numbers else (0, 0)
-    if not 1 <= k <= n:
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", part)
+    number, parts = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= parts:
         raise Refused(f"--part must be as 3/8, the third of eight parts, not {shown(part)}")
-    return runs[k - 1 :: n]
+    return runs[number - 1 :: parts]
 
 # %% ../../nbs/sweep/03_driver.ipynb #aec62a48
 class _TooLong(Exception):
@@ -130,7 +130,11 @@ def list_runs(
     Raises `Refused` if `only` is no regular expression, or if no run matches it.
     """
     experiments = SUITES[pick(suite, SUITES, "suite")]()
-    runs = [(run_name(e, seed), e, seed) for e, seeds in experiments for seed in seeds]
+    runs = [
+        (run_name(experiment, seed), experiment, seed)
+        for experiment, seeds in experiments
+        for seed in seeds
+    ]
     selected = set(select_names([name for name, _, _ in runs], only))
     matching = [run for run in runs if run[0] in selected]
     if not matching:
@@ -149,22 +153,25 @@ class _Cost(NamedTuple):
     images_per_epoch: float  # 0: not recorded
     memory_gib: float  # None: not recorded
 
+    def scaled_to(self, images):
+        "The cost of epochs with another number of images."
+        return self._replace(s_per_epoch=self.s_per_epoch * images / self.images_per_epoch)
+
 
 class CostEstimator:
     "Estimates what a run takes here, from the newest records of its model on its data set."
 
+    NEWEST = 100  # records that are read, for each model on each data set
+    OF_EACH = 3  # records of one experiment among them, at most
+
     def __init__(
         self,
         root: Path,  # folder of records
-        newest: int = 100,  # number of records to read, for each model on each data set
-        of_each: int = 3,  # at most so many of them of one experiment
         kind: str = None,  # of machine whose records count: cuda, cpu; None: this machine's
     ):
         self.root = root
-        self.newest = newest
-        self.of_each = of_each
         self.kind = machine_kind() if kind is None else kind
-        self.known = {}  # data set and model: list of _Cost
+        self.known = {}  # (data set, model): list of _Cost
 
     def costs(self, experiment):
         "Costs of earlier runs of the model on the data set, on such a machine, newest first."
@@ -176,20 +183,17 @@ class CostEstimator:
         return [cost for cost in of_network if cost.kind == self.kind]
 
     def _read_costs(self, folder):
-        by_experiment = {}  # its folder: number of its records
+        "Costs by the newest records of a model's experiments, in a folder each."
+        n_read = Counter()  # by the experiment's folder
         costs = []
         for path in sorted(folder.glob("*/seed*.json"), key=_time_of_change, reverse=True):
-            if len(costs) == self.newest:
+            if len(costs) == self.NEWEST:
                 break
-            n_before = by_experiment.get(path.parent, 0)
-            if n_before == self.of_each:
+            if n_read[path.parent] == self.OF_EACH:
                 continue
-            by_experiment[path.parent] = n_before + 1
-            try:
-                record = read_record(path, probes=False)
-            except Refused:
-                continue
-            costs.append(_cost_of(record))
+            n_read[path.parent] += 1
+            with suppress(DamagedRecord):
+                costs.append(_cost_of(read_record(path, probes=False)))
         return costs
 
     def seconds(self, experiment):
@@ -199,20 +203,16 @@ class CostEstimator:
         """
         size = experiment.train_size
         costs = self.costs(experiment)
-        found = [(c.is_local, c.s_per_epoch) for c in costs if c.train_size == size]
-        if not found and size:
-            found = [
-                (c.is_local, c.s_per_epoch * size / c.images_per_epoch)
-                for c in costs
-                if c.images_per_epoch
-            ]
-        local = [seconds for is_local, seconds in found if is_local]
-        seconds = local or [seconds for _, seconds in found]
+        comparable = [cost for cost in costs if cost.train_size == size]
+        if not comparable and size:
+            comparable = [cost.scaled_to(size) for cost in costs if cost.images_per_epoch]
+        local = [cost for cost in comparable if cost.is_local]
+        seconds = [cost.s_per_epoch for cost in local or comparable]
         return statistics.median(seconds) if seconds else None
 
     def gib(self, experiment):
         "Memory for a run, at most; None: not known."
-        known = [c.memory_gib for c in self.costs(experiment) if c.memory_gib]
+        known = [cost.memory_gib for cost in self.costs(experiment) if cost.memory_gib]
         return max(known, default=None)
 
 
@@ -267,6 +267,7 @@ def plan_suite(
 
 
 def _plan_row(experiment, seeds, results_root, estimator, timed):
+    "What `plan_suite` returns for an experiment."
     paths = {seed: record_below(results_root, experiment, seed) for seed in seeds}
     missing = [seed for seed, path in paths.items() if not is_done(path)]
     for seed in missing:
@@ -310,26 +311,37 @@ def plan_all(
     runs_of_all = {}
     rows = []
     for suite in SUITES:
-        runs = {(e.hash, seed): e for _, e, seed in list_runs(suite)}
+        runs = {(experiment.hash, seed): experiment for _, experiment, seed in list_runs(suite)}
         runs_of_all |= runs
         rows.append(_cost_row(suite, runs, root, timed))
     return [*rows, _cost_row("all", runs_of_all, root, timed)]
 
 
 def _cost_row(suite, runs, root, timed):
-    hours_of = {e.hash: gpu_hours(e, timed) for e in runs.values()}
-    done = {
-        (hash, seed) for (hash, seed), e in runs.items() if is_done(record_below(root, e, seed))
-    }
-    hours = {run: hours_of[run[0]] for run in runs if hours_of[run[0]] is not None}
-    row = dict(suite=suite, runs=len(runs), done=len(done))
-    row |= dict(gpu_hours=None, gpu_hours_left=None, longest_run_h=None)
-    if hours:
-        row["gpu_hours"] = sum(hours.values())
-        row["gpu_hours_left"] = sum(h for run, h in hours.items() if run not in done)
-        row["longest_run_h"] = max(hours.values())
-    row["not_timed"] = len(runs) - len(hours)
-    return row
+    "What `plan_all` returns for a suite; `runs` maps hash and seed of a run to its experiment."
+    experiments = {experiment.hash: experiment for experiment in runs.values()}
+    hours_of = {key: gpu_hours(experiment, timed) for key, experiment in experiments.items()}
+    n_done = 0
+    hours, hours_left = [], []
+    for (experiment_hash, seed), experiment in runs.items():
+        run_hours = hours_of[experiment_hash]
+        done = is_done(record_below(root, experiment, seed))
+        if done:
+            n_done += 1
+        if run_hours is None:
+            continue
+        hours.append(run_hours)
+        if not done:
+            hours_left.append(run_hours)
+    return dict(
+        suite=suite,
+        runs=len(runs),
+        done=n_done,
+        gpu_hours=sum(hours) if hours else None,
+        gpu_hours_left=sum(hours_left) if hours else None,
+        longest_run_h=max(hours, default=None),
+        not_timed=len(runs) - len(hours),
+    )
 
 # %% ../../nbs/sweep/03_driver.ipynb #19e7fc40
 def format_table(
@@ -371,18 +383,18 @@ class StopRequest:
         return self.signal is not None
 
     def __enter__(self):
-        self.before = {}  # handlers
+        self.before = {}  # number of a signal: its handler outside
         if threading.current_thread() is threading.main_thread():  # others cannot set handlers
-            for s in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(s) != signal.SIG_IGN:
-                    self.before[s] = signal.signal(s, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self.before[number] = signal.signal(number, self._handle)
             if hasattr(signal, "SIGHUP"):
                 self.before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
     def __exit__(self, *_):
-        for s, handler in self.before.items():
-            signal.signal(s, handler)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _handle(self, number, frame):
         if self.signal is not None:
@@ -434,8 +446,6 @@ def _unfinished(jobs):
 
 def _is_free(job):
     "Whether no process holds a lock of the job."
-    from zeroinit.experiments.locks import Busy, run_lock
-
     try:
         with ExitStack() as stack:
             for path in job.paths:
@@ -508,11 +518,15 @@ def _continues(first, second):
 
 # %% ../../nbs/sweep/03_driver.ipynb #c4a917de
 def _cluster_engine(address, gpus_per_run, jobs_at_a_time, stop_requested):
-    "A function from jobs to outcomes, on a Ray cluster."
+    "An engine that does jobs on a Ray cluster."
     from zeroinit.sweep.ray_cluster import run_on_ray
 
     say(f"joining the Ray cluster at {address}")
-    return lambda todo: run_on_ray(todo, address, gpus_per_run, jobs_at_a_time, stop_requested)
+
+    def run_jobs(todo):
+        return run_on_ray(todo, address, gpus_per_run, jobs_at_a_time, stop_requested)
+
+    return run_jobs
 
 # %% ../../nbs/sweep/03_driver.ipynb #9899e897
 def stated_threads() -> int:  # None: $OMP_NUM_THREADS is not set
@@ -531,16 +545,22 @@ def stated_threads() -> int:  # None: $OMP_NUM_THREADS is not set
 
 # %% ../../nbs/sweep/03_driver.ipynb #0de95f72
 def _local_engine(
-    contents, device, gpus_per_run, jobs_at_a_time, stop_requested, context, speed=None
+    models_and_datasets,
+    device,
+    gpus_per_run,
+    jobs_at_a_time,
+    stop_requested,
+    mp_context,
+    speed=None,
 ):
-    "A function from jobs to outcomes, by processes on this machine."
+    "An engine that does jobs in processes on this machine."
     gpus = [] if gpus_per_run == 0 else visible_gpus(device)
     if device.startswith("cuda") and not gpus:
         raise Refused(f"there is no device {device!r} here; choose auto or cpu")
     pick(device.split(":")[0], ("auto", "cpu", "cuda"), "device")
     device_type = "cuda" if gpus else "cpu"
     if not jobs_at_a_time:
-        jobs_at_a_time = runs_at_a_time(contents, gpus, gpus_per_run or 1.0)
+        jobs_at_a_time = runs_at_a_time(models_and_datasets, gpus, gpus_per_run or 1.0)
     threads = 1 if gpus else threads_each(jobs_at_a_time)
     if speed:
         from zeroinit.training.hardware import check_speed
@@ -554,7 +574,7 @@ def _local_engine(
         if gpus:  # a worker sees only the GPU that it is given
             todo = [replace(job, options=job.options | dict(device="cuda")) for job in todo]
         todo = group_seeds(todo, device_type)
-        return run_in_processes(todo, jobs_at_a_time, threads, gpus, stop_requested, context)
+        return run_in_processes(todo, jobs_at_a_time, threads, gpus, stop_requested, mp_context)
 
     return run_jobs
 
@@ -566,7 +586,8 @@ def threads_each(
     return stated_threads() or max(cores() // jobs_at_a_time, 1)
 
 # %% ../../nbs/sweep/03_driver.ipynb #a61f7c83
-FAILED_CODE = 1  # exit codes
+# exit codes
+FAILED_CODE = 1
 UNWRITABLE_CODE = 2
 
 
@@ -633,10 +654,10 @@ def run_suite(
     Returns 0 if all are done, 1 if some failed, 2 if a disk cannot be written, and 128 plus the
     number of the signal that stopped it.
     """
-    records = at_root(results_root)
+    root = at_root(results_root)
     stated_threads()  # before torch is imported, which complains of it too
     options = dict(
-        results_root=str(records),
+        results_root=str(root),
         data_root=data_root,
         device="cpu" if gpus_per_run == 0 else device,
         force=force,
@@ -646,8 +667,10 @@ def run_suite(
     if together is not None:
         options["together"] = together
 
-    text = run_notebook() if notebook else None
-    runs = [Job(e, seed, options, text) for _, e, seed in list_runs(suite, only, part)]
+    notebook_text = run_notebook() if notebook else None
+    runs = []
+    for _, experiment, seed in list_runs(suite, only, part):
+        runs.append(Job(experiment, seed, options, notebook_text))
     todo = []
     for job in runs:
         if force or not is_done(job.path):
@@ -657,20 +680,25 @@ def run_suite(
     say(f"{suite}: {len(runs)} runs, {len(runs) - len(todo)} done, {len(todo)} to do")
     if not todo:
         return 0
-    logs = "notebooks and logs" if text else "logs"
-    reason = f"; without notebooks, for {why_no_notebook()}" if notebook and not text else ""
-    say(f"records: {records}; {logs}: {runs_folder(records)}{reason}")
+    logs = "notebooks and logs" if notebook_text else "logs"
+    reason = ""
+    if notebook and not notebook_text:
+        reason = f"; without notebooks, for {why_no_notebook()}"
+    say(f"records: {root}; {logs}: {runs_folder(root)}{reason}")
 
     # the process that workers are forked from starts while the data sets are checked
-    processes = None if ray else process_context(bool(text))
+    mp_context = None if ray else process_context(bool(notebook_text))
     prepare_folders_and_data(todo, data_root)
     with StopRequest() as stop_requested:
         if ray:
             engine = _cluster_engine(ray, gpus_per_run, jobs, stop_requested)
         else:
-            contents = {(e.model, e.dataset) for e, _ in SUITES[suite]()}
+            experiments = [experiment for experiment, _ in SUITES[suite]()]
+            models_and_datasets = {
+                (experiment.model, experiment.dataset) for experiment in experiments
+            }
             engine = _local_engine(
-                contents, device, gpus_per_run, jobs, stop_requested, processes, speed
+                models_and_datasets, device, gpus_per_run, jobs, stop_requested, mp_context, speed
             )
         return do_jobs(suite, todo, engine, stop_requested)
 
@@ -696,8 +724,6 @@ RUN_STATES = ("done", "diverged", "running", "stopped", "failed", "damaged", "mi
 
 def _recorded_status(path):
     "The status in a record; None if there is none, or if it is damaged."
-    if not os.path.lexists(path):
-        return None
     try:
         return read_record(path, probes=False)["status"]
     except DamagedRecord:
@@ -768,16 +794,17 @@ def _epochs_done(job):
 
 
 def _unfinished_run(name, job, state, text, estimator):
-    """What the text of the last event says about a run, and an estimate of what it does not say.
+    """A run that is not done, by the text of the last event in its log.
 
-    After a resume the last event names no epoch until one has ended; the checkpoint does.
+    The text of other events than `epoch` and `stopped` names no epoch, as after a resume. The
+    checkpoint says then how many are complete, and earlier runs how long an epoch takes.
     """
-    running = re.match(r"(\d+)/\d+ ([\d.]+) s", text)
-    stopped = re.match(r"after epoch (\d+) of", text)
-    if running:
-        epoch, s_per_epoch = int(running[1]), float(running[2])
+    of_epoch = re.match(r"(\d+)/\d+ ([\d.]+) s", text)
+    of_stop = re.match(r"after epoch (\d+) of", text)
+    if of_epoch:
+        epoch, s_per_epoch = int(of_epoch[1]), float(of_epoch[2])
     else:
-        epoch = int(stopped[1]) if stopped else _epochs_done(job)
+        epoch = int(of_stop[1]) if of_stop else _epochs_done(job)
         s_per_epoch = estimator.seconds(job.experiment)
     reason = text if state in ("failed", "damaged") else ""
     return _Unfinished(name, job.experiment, state, epoch, s_per_epoch, reason)

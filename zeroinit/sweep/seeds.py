@@ -38,14 +38,14 @@ def processes_for(
     most: int = None,  # as the user gives it; None: as many as cores and memory allow
 ) -> int:  # 1: `run` does it all
     "How many processes train the seeds of an experiment."
-    e = jobs[0].experiment
-    if device_type != "cpu" or current_process().daemon or not is_in_library(e):
+    experiment = jobs[0].experiment
+    if device_type != "cpu" or current_process().daemon or not is_in_library(experiment):
         return 1
-    return min(most or runs_at_a_time([(e.model, e.dataset)], []), len(jobs))
+    return min(most or runs_at_a_time([(experiment.model, experiment.dataset)], []), len(jobs))
 
 # %% ../../nbs/sweep/05_seeds.ipynb #09cb688b
 def run_seeds(
-    e: Experiment,  # resolved
+    experiment: Experiment,  # resolved
     seed: int = 0,  # the first
     seeds: int = 1,  # how many
     jobs: int = None,  # processes, on a CPU; None: as many as cores and memory allow
@@ -64,24 +64,26 @@ def run_seeds(
     Raises `Stopped` after Ctrl-C; `Unwritable` if a disk is full; and `Refused` if a seed failed,
     once the others have ended.
     """
-    given = dict(seed=seed, seeds=seeds, jobs=jobs)
-    seed, seeds, jobs = (read_option(name, value) for name, value in given.items())
+    seed, seeds = read_option("seed", seed), read_option("seeds", seeds)
+    jobs = read_option("jobs", jobs)
     device_type = find_device(device).type
     check_speed(options.get("speed", "auto"), device_type)
     options |= dict(results_root=str(at_root(results_root)), device=device)
     # a worker has its own working folder, and the environment of the first call
-    of_worker = options | dict(force=force, data_root=str(data_root(options.get("data_root"))))
+    data_folder = str(data_root(options.get("data_root")))
+    worker_options = options | dict(force=force, data_root=data_folder)
 
-    # by what is asked for, not by what is left: a seed that goes on has as many threads as before
-    asked = [Job(e, seed + k, of_worker) for k in range(seeds)]
-    processes = processes_for(group_seeds(asked, device_type), device_type, jobs)
+    # all seeds count, not only those that are left: a seed that is continued has as many threads
+    # as before
+    all_jobs = [Job(experiment, seed + k, worker_options) for k in range(seeds)]
+    processes = processes_for(group_seeds(all_jobs, device_type), device_type, jobs)
     if context is not None and context.granted_locks:
         processes = 1  # others would wait for the locks that this process holds
-    todo = [job for job in asked if force or not is_done(job.path)]
+    todo = [job for job in all_jobs if force or not is_done(job.path)]
     if processes > 1 and todo:
         _train(todo, processes, force)
         force = False  # the new records are read
-    return run(e, seed, seeds, context=context, force=force, quiet=quiet, **options)
+    return run(experiment, seed, seeds, context=context, force=force, quiet=quiet, **options)
 
 
 def _train(jobs, processes, force):
@@ -95,7 +97,7 @@ def _train(jobs, processes, force):
 
         def engine(todo):
             groups = group_seeds(todo, "cpu")
-            return run_in_processes(groups, processes, threads, stopping=stop_requested)
+            return run_in_processes(groups, processes, threads, stop_requested=stop_requested)
 
         exit_code = do_jobs(jobs[0].experiment.model, jobs, engine, stop_requested)
     if exit_code == UNWRITABLE_CODE:
