@@ -92,7 +92,7 @@ def league_html(
 
     Models without any run are named below the table.
     """
-    by_model = dict(list(table.groupby("model", sort=False)))
+    by_model = dict(iter(table.groupby("model", sort=False)))
     shown = [rows for rows in by_model.values() if rows["n"].any()]
     if not shown:
         return (
