@@ -31,12 +31,12 @@ def augmentation_step(
 
 # %% ../../nbs/data/01_batches.ipynb #5561f8b9
 def _to_device(t, x):
-    "A few numbers to where the images are, without waiting for them."
+    "Copy a small tensor to the device of the images, without waiting for it."
     return t.to(x.device, non_blocking=True)
 
 
 def _coin(n, generator, p=0.5):
-    "(n,) True with probability p."
+    "Return n booleans, each true with probability p."
     return torch.rand(n, generator=generator) < p
 
 # %% ../../nbs/data/01_batches.ipynb #ddbb1a4b
@@ -62,7 +62,8 @@ def crop_flip(
     B, C, H, W = x.shape
     x = F.pad(x, (pad,) * 4)
     b, c, h, w = x.stride()
-    # All windows, one from each pixel on; many of them reach into the next row or image.
+    # A window from each pixel of the batch on, in memory order. Windows that would reach into the
+    # next row or image are in this view too, but are never chosen.
     count = (B - 1) * b + 2 * pad * (h + w) + 1
     windows = x.as_strided((count, C, H, W), (1, c, h, w))
     top, left = torch.randint(2 * pad + 1, (2, B), generator=generator)
@@ -153,6 +154,7 @@ def _grey(x):
 
 
 def _blend(a, b, share):
+    "Mix colours; a share above 1 leads away from b."
     return (share * a + (1 - share) * b).clamp(0, 255)
 
 
@@ -364,7 +366,7 @@ class Batches:
         return Batches(self.x, self.y, size, self.prepare, rows=self.rows)
 
     def __len__(self):
-        return -(-self.count // self.size)
+        return math.ceil(self.count / self.size)
 
     def order(self):
         "(N',) rows, shuffled for an epoch."

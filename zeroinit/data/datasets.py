@@ -88,6 +88,7 @@ class Images:
 
 # %% ../../nbs/data/00_datasets.ipynb #4e937d13
 def _check_split(arrays, split, where):
+    "Check types and shapes of the training or test images and labels."
     x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
     if x.dtype != np.uint8:
         raise Refused(f"{where}: x_{split} is {x.dtype}; images must be uint8, 0 to 255")
@@ -107,7 +108,7 @@ def _check_split(arrays, split, where):
 
 # %% ../../nbs/data/00_datasets.ipynb #0105572e
 def _numbered_classes(arrays, where):
-    "Names for classes without any: their numbers, if each occurs among the training labels."
+    "Return the numbers of the classes as their names, if each occurs among the training labels."
     train = np.unique(arrays["y_train"])
     test = np.unique(arrays["y_test"])
     has_all_numbers = train[0] == 0 and train[-1] == len(train) - 1
@@ -120,8 +121,11 @@ def _numbered_classes(arrays, where):
     )
 
 # %% ../../nbs/data/00_datasets.ipynb #aba393fb
+_REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+
+
 def _check_shapes(arrays, where):
-    "Check types and shapes, of arrays or of `_Header`s; the numbers themselves are not looked at."
+    "Check which arrays there are, their types and their shapes; a `_Header` is enough for each."
     missing = {*_REQUIRED} - set(arrays)
     if missing:
         present = ", ".join(sorted(arrays)) or "nothing"
@@ -134,9 +138,6 @@ def _check_shapes(arrays, where):
         raise Refused(
             f"{where}: training images are {train_shape}, test images {test_shape}; they must agree"
         )
-
-
-_REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 
 # %% ../../nbs/data/00_datasets.ipynb #cebaf231
 def check_arrays(
@@ -174,7 +175,7 @@ def write_npz(
 
 # %% ../../nbs/data/00_datasets.ipynb #4825f6de
 class _NotPlain(ValueError):
-    "A file is none of numpy's archives, or its arrays hold Python objects."
+    "A file is not an archive of numpy, or its arrays hold Python objects."
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class _Header:
 
 
 def _read_header(archive, name):
-    "The header of an array in an archive. Raise ValueError if it does not fit its entry."
+    "Return the header of an array in an archive. Raise ValueError if it does not fit its entry."
     entry = archive.getinfo(f"{name}.npy")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed in a way that numpy does not use")
@@ -213,25 +214,32 @@ def _read_header(archive, name):
 
 _MAX_ENTRIES = 1000
 _MAX_DIRECTORY = 2**20  # bytes
+_END_RECORD = b"PK\x05\x06"  # begins the record at the end of a zip archive
+_END_RECORD_64 = b"PK\x06\x06"  # begins the one of an archive over 4 GB, which stands before it
+_UNKNOWN_SIZE = 2**32 - 1  # in the end record, if the other one has the size
 
 
 def _check_directory(path):
-    "Raise `_NotPlain` for no zip archive, ValueError for one that is cut or has too many entries."
+    """Check the size of a zip archive's directory, which `zipfile` would read at once.
+
+    Raise `_NotPlain` for a file that is no zip archive, and ValueError for an archive that is cut
+    off or has too many entries.
+    """
     with open(path, "rb") as file:
         begins_as_archive = file.read(2) == b"PK"
+        # behind the end record there may be a comment of up to 2**16 bytes
         file.seek(max(os.path.getsize(path) - 2**16 - 100, 0))
         tail = file.read()
     if not begins_as_archive:
         raise _NotPlain
-    end = tail.rfind(b"PK\x05\x06")
+    end = tail.rfind(_END_RECORD)
     if end < 0:
         raise ValueError("it is cut off")
     size = int.from_bytes(tail[end + 12 : end + 16], "little")
-    long_end = tail.rfind(b"PK\x06\x06")
-    if long_end >= 0:  # of an archive over 4 GB
-        size = max(
-            size % (2**32 - 1), int.from_bytes(tail[long_end + 40 : long_end + 48], "little")
-        )
+    end_64 = tail.rfind(_END_RECORD_64)
+    if end_64 >= 0:
+        size_64 = int.from_bytes(tail[end_64 + 40 : end_64 + 48], "little")
+        size = size_64 if size == _UNKNOWN_SIZE else max(size, size_64)
     if size > _MAX_DIRECTORY:
         raise ValueError("it holds too many entries")
 
@@ -265,7 +273,7 @@ def _check_sizes(headers, path):
 
 
 def _read_arrays(path, more):
-    "The arrays of an archive that are wanted, after their headers were checked."
+    "Check the headers of the required arrays, `classes` and `more`, then return these arrays."
     _check_directory(path)
     with zipfile.ZipFile(path) as archive:
         present = {name.removesuffix(".npy") for name in archive.namelist()}
@@ -273,6 +281,7 @@ def _read_arrays(path, more):
             raise ValueError("it holds too many entries")
         wanted = [name for name in (*_REQUIRED, "classes", *more) if name in present]
         headers = {name: _read_header(archive, name) for name in wanted}
+        # if none is there, the error names a few that are
         _check_shapes(headers or dict.fromkeys(sorted(present)[:9]), str(path))
         _check_sizes(headers, path)
         arrays = {}
@@ -459,7 +468,7 @@ def download_folder(
 
 # %% ../../nbs/data/00_datasets.ipynb #c9ec7f8f
 def _decode(open_split, where):
-    "Both splits of a torchvision data set, opened by `open_split(train=...)`, as arrays."
+    "Return both splits of a torchvision data set, opened by `open_split(train=...)`, as arrays."
     try:
         train = open_split(train=True)
         test = open_split(train=False)
@@ -487,6 +496,7 @@ _MNIST_FILES = {  # MD5 of the unpacked files
 
 
 def _md5_of_file(path):
+    # as hashlib.file_digest, which Python 3.10 does not have
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         while part := file.read(2**20):
@@ -510,7 +520,7 @@ def _has_mnist_files(folder):
 # %% ../../nbs/data/00_datasets.ipynb #bd0b71ce
 def read_torchvision(
     name: str,  # our name of the data set
-    kind: str,  # the class in torchvision.datasets
+    class_name: str,  # in torchvision.datasets
     archives: str,  # where that class keeps its archives, as a pattern
     folder: Path,  # of all data sets
     use_extracted: bool = True,  # whether unpacked files in the folder are known to be the original
@@ -521,7 +531,7 @@ def read_torchvision(
     """
     from torchvision import datasets
 
-    torchvision_class = getattr(datasets, kind)
+    torchvision_class = getattr(datasets, class_name)
     if use_extracted:
         try:
             return _decode(partial(torchvision_class, folder), f"{name} in {folder}")
@@ -577,7 +587,7 @@ TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 # %% ../../nbs/data/00_datasets.ipynb #8ca467e3
 def _decode_images(archive, names):
-    "(N, H, W, 3) the images of these names in a zip archive."
+    "Return the images of these names in a zip archive, as (N, H, W, 3)."
     from PIL import Image
 
     images = []
@@ -588,6 +598,7 @@ def _decode_images(archive, names):
 
 # %% ../../nbs/data/00_datasets.ipynb #81c82c8e
 def _read_tiny_imagenet(path):
+    "Decode Tiny ImageNet from its zip. Raise `Refused` if an entry would leave the folder."
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         for name in names:
@@ -597,18 +608,18 @@ def _read_tiny_imagenet(path):
                 )
         top = names[0].split("/")[0]
 
-        def rows(name):
+        def read_table(name):
             lines = archive.read(f"{top}/{name}").decode().splitlines()
             return [line.split("\t") for line in lines]
 
         # Classes: WordNet's identifiers, and their words
-        ids = [row[0] for row in rows("wnids.txt")]
-        words = dict(rows("words.txt"))
+        ids = [row[0] for row in read_table("wnids.txt")]
+        words = dict(read_table("words.txt"))
         number = {wordnet_id: i for i, wordnet_id in enumerate(ids)}
         # Training images lie in a folder for each class; a table names the class of the others.
         prefix = f"{top}/train/"
         train = sorted(n for n in names if n.startswith(prefix) and n.endswith(".JPEG"))
-        validation = rows("val/val_annotations.txt")
+        validation = read_table("val/val_annotations.txt")
         return dict(
             x_train=_decode_images(archive, train),
             y_train=np.array([number[name.split("/")[2]] for name in train]),
@@ -678,7 +689,7 @@ def arrays_digest(
 
 
 def _read_cache(path, registered):
-    "Read a data set's cache. Raise `Refused` if it holds other images, as far as can be known."
+    "Read a data set's cache. Raise `Refused` if its images are not known to be the data set's."
     arrays = read_npz(path, more=("checked",))
     digest = arrays_digest(arrays)
     if digest in registered.digests or str(arrays.get("checked")) == digest:
@@ -691,6 +702,7 @@ def _read_cache(path, registered):
 
 # %% ../../nbs/data/00_datasets.ipynb #7a890e4b
 def _load_arrays(name, root):
+    "Read an .npz by its path, or a registered data set from its cache or anew."
     if name.lower().endswith(".npz"):
         return read_npz(user_path(name))
     registered = DATASETS[pick(name, DATASETS, "data set (or path to an .npz)")]

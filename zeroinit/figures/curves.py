@@ -15,7 +15,6 @@ from matplotlib.transforms import ScaledTranslation
 
 from ..diagnostics.layer_map import figure_style
 from ..evidence.claims import CHANCE
-from ..experiments.config import scheme_label
 from ..experiments.frames import half_width, published, scores, to_frame
 from zeroinit.figures.style import (
     COLORS,
@@ -26,14 +25,15 @@ from zeroinit.figures.style import (
     caption,
     inline_label,
     panels,
+    record_scheme,
     run_keys,
     scheme_color,
     scheme_colors,
     scheme_title,
     seeds_text,
     select_runs,
-    sign_figure,
-    title_figure,
+    write_caption,
+    write_title,
 )
 
 # %% ../../nbs/figures/02_curves.ipynb #f511d5b5
@@ -58,13 +58,15 @@ _DASHES = {"logistic": "--", "bias_normal(std=0.01)": (0, (1, 1.2))}  # all othe
 def _draw_curve(ax, runs, key, label, color):
     "Draw mean, interval and seeds of one experiment."
     means = mean_frame(runs)
+    # first to 6 digits, so that a sum in another order cannot change the label of a mean of 0.9705
+    last_mean = round(means["mean"].iloc[-1], 6)
     ax.plot(
         means.index,
         means["mean"],
         color=color,
         ls=_DASHES.get(key, "-"),
         lw=3 if key == "bias_normal" else 2,
-        label=f"{label}: {round(means['mean'].iloc[-1], 6):.3f}",
+        label=f"{label}: {last_mean:.3f}",
         zorder=4 if key in _DASHES else 3,
     )
     low = means["mean"] - means["half"]
@@ -118,10 +120,9 @@ def _explain_curves(frame, any_published):
 
 
 def _split_missing(missing):
-    """Tell the schemes that have no runs at all from those that one of the protocols lacks.
+    """Return the schemes that no protocol has as a list, and in words those that one of them lacks.
 
-    `missing` is a dict: protocol -> its schemes without runs. Returns the former as a sorted list,
-    and the latter in words.
+    `missing` is a dict: protocol -> its schemes without runs.
     """
     everywhere = set.intersection(*[set(keys) for keys in missing.values()])
     parts = []
@@ -147,9 +148,9 @@ def _draw_protocol(ax, groups, protocol, colors):
         if protocol == "published":
             dataset = group.runs["dataset"].iloc[0]
             table = _published_values(dataset, group.model, group.scheme)
-            _draw_published(ax, table, color, shift=0.2 * i)
+            _draw_published(ax, table, color, shift=0.2 * i)  # side by side, not on each other
             any_published = any_published or len(table) > 0
-    if any_published:
+    if any_published:  # one entry in the legend for all of them
         label = "published value"
         ax.plot([], [], "D", ms=6, color="white", mec="black", mew=0.8, label=label)
     seeds = seeds_text([group.runs["seed"].nunique() for group in groups])
@@ -159,8 +160,23 @@ def _draw_protocol(ax, groups, protocol, colors):
 
 
 def _comes_near(groups, chance):
-    "Whether a curve comes near the accuracy of guessing."
+    "Whether an accuracy of any run is below twice that of guessing."
     return min(group.runs["test_acc"].min() for group in groups) < 2 * chance
+
+
+def _draw_chance(ax, chance, guess):
+    "Draw the accuracy of guessing as a dotted line."
+    label = f"chance ({guess}): {chance:.3f}"
+    ax.axhline(chance, color="black", lw=1.2, ls=":", zorder=5, label=label)
+
+
+def _share_limits(axes, limits):
+    "Give axes the same y limits; None: those that hold everything drawn in any of them."
+    if limits is None:
+        lows, highs = zip(*(ax.get_ylim() for ax in axes), strict=True)
+        limits = (min(lows), max(highs))
+    for ax in axes:
+        ax.set_ylim(limits)
 
 
 def _put_legend_below(ax):
@@ -190,7 +206,10 @@ def _bias_scale(init_args):
 
 
 def _draw_scales(ax, runs, reference):
-    "Draw score against scale of the biases, and `reference`'s default and baseline as lines."
+    """Draw final accuracy against the scale of the biases.
+
+    `reference` has the runs of the default and of the linear baseline, which are drawn as lines.
+    """
     last = scores(runs)
     last = last.assign(std=last["init_args"].map(_bias_scale))
     means = last.groupby(["std", "scheme"], as_index=False).agg(
@@ -205,17 +224,17 @@ def _draw_scales(ax, runs, reference):
         ax.errorbar(row.std, row.mean, row.half, fmt="o", ms=6, color=color, capsize=3, zorder=4)
 
     # the default and the baseline
-    for key in ("default", "logistic"):
-        in_group = [run_key == key for run_key in run_keys(reference)]
-        group = scores(reference[in_group])
-        if len(group):
-            mean = group["score"].mean()
+    keys = run_keys(reference)
+    for reference_key in ("default", "logistic"):
+        runs_of_key = scores(reference[[key == reference_key for key in keys]])
+        if len(runs_of_key):
+            mean = runs_of_key["score"].mean()
             ax.axhline(
                 mean,
-                color=scheme_color(key),
-                ls=_DASHES.get(key, "-"),
+                color=scheme_color(reference_key),
+                ls=_DASHES.get(reference_key, "-"),
                 lw=1.5,
-                label=f"{inline_label(key)}: {mean:.3f}",
+                label=f"{inline_label(reference_key)}: {mean:.3f}",
             )
     seeds = seeds_text(last.groupby("std")["seed"].nunique())
     ax.set(
@@ -237,12 +256,14 @@ def accuracy(
     chance: float = None,  # accuracy of guessing; None: that of the data set in `CHANCE`, else 0.1
     guess: str = "guessing",  # what reaches that
     below=None,  # runs with other scales of the biases, drawn in a wide panel below
-    show_chance: bool = None,  # draw `chance`; None: in panels where a curve is below twice of it
+    show_chance: bool = None,  # draw `chance`; None: in panels with an accuracy below twice of it
 ):  # matplotlib figure
     "Draw test accuracy after each epoch, scheme by scheme, with the published values."
     # the runs of each protocol
     shown = frame.loc[[key in schemes for key in run_keys(frame)]]
-    protocols = [p for p in ("published", "clean") if (shown["protocol"] == p).any()] or [""]
+    protocols = [p for p in ("published", "clean") if (shown["protocol"] == p).any()]
+    if not protocols:
+        select_runs(shown, schemes, suite)  # says that there are none
     groups = {}
     missing = {}
     for protocol in protocols:
@@ -250,43 +271,39 @@ def accuracy(
         groups[protocol], missing[protocol] = select_runs(of_protocol, schemes, suite)
 
     # a panel for each protocol
-    with_scales = below is not None and len(below) > 0
+    has_scales = below is not None and len(below) > 0
     n = len(protocols)
     height = 3.8 + 0.25 * len(schemes)  # inches; a line of the legend for each
-    fig, axes = panels(n, 5.0, height, rows=2 if with_scales else 1)
+    fig, axes = panels(n, 5.0, height, rows=2 if has_scales else 1)
+    upper, lower = axes[:n], axes[n:]
     dataset = shown["dataset"].iloc[0]
     if chance is None:
         chance = CHANCE.get(dataset, 0.1)
     colors = scheme_colors(schemes)
     any_published = False
-    for ax, protocol in zip(axes[:n], protocols, strict=True):
+    for ax, protocol in zip(upper, protocols, strict=True):
         has_published = _draw_protocol(ax, groups[protocol], protocol, colors)
         any_published = any_published or has_published
         if show_chance or (show_chance is None and _comes_near(groups[protocol], chance)):
-            label = f"chance ({guess}): {chance:.3f}"
-            ax.axhline(chance, color="black", lw=1.2, ls=":", zorder=5, label=label)
+            _draw_chance(ax, chance, guess)
         _put_legend_below(ax)
-    limits = [ax.get_ylim() for ax in axes[:n]]
-    if ylim is None:
-        ylim = (min(low for low, _ in limits), max(high for _, high in limits))
-    for ax in axes[:n]:
-        ax.set_ylim(ylim)
+    _share_limits(upper, ylim)
 
-    # the panel below, title and caption
+    # the panel below
     drawn = shown
-    if with_scales:
+    if has_scales:
         reference = shown[shown["protocol"] == below["protocol"].iloc[0]]
-        _draw_scales(_merge_last_row(fig, axes[n:]), below, reference)
+        _draw_scales(_merge_last_row(fig, lower), below, reference)
         drawn = pd.concat([shown, below])
+
+    # title and caption
     models = [model for model in shown["model"] if model != "logistic"] or ["logistic"]
-    setting = (
-        f"{MODEL_LABELS.get(models[0], 'several models')}, {DATASET_LABELS.get(dataset, dataset)}"
-    )
-    title_figure(fig, title, setting)
+    model_label = MODEL_LABELS.get(models[0], "several models")
+    write_title(fig, title, f"{model_label}, {DATASET_LABELS.get(dataset, dataset)}")
     without_runs, in_one_protocol = _split_missing(missing)
     remarks = [_explain_curves(shown, any_published), in_one_protocol]
     text = caption(drawn, "; ".join(filter(None, remarks)), without_runs)
-    sign_figure(fig, text, lines_above=1)
+    write_caption(fig, text, lines_above=1)
     return fig
 
 # %% ../../nbs/figures/02_curves.ipynb #e1a00014
@@ -295,7 +312,7 @@ _RANK_COLUMNS += ["rank", "distinct", "neurons", "untouched"]
 
 
 def rank_frame(
-    found,  # list of `records`
+    records,  # of `zeroinit.experiments.records`
 ):  # pandas frame
     """Collect the symmetry probe of many runs in one tidy frame.
 
@@ -304,24 +321,24 @@ def rank_frame(
     probe measures: `rank`, `distinct`, `neurons`, `untouched`.
     """
     rows = []
-    for record in found:
+    for record in records:
         config = record["config"]
         measured = record["probes"].get("symmetry", {}).get("rows", [])
         layers = dict.fromkeys(row["layer"] for row in measured)
-        depth = {layer: i for i, layer in enumerate(layers, 1)}
+        depths = {layer: depth for depth, layer in enumerate(layers, 1)}
         run = dict(
             model=config["model"],
-            scheme=scheme_label(config["init"], config["init_args"]),
+            scheme=record_scheme(record),
             protocol=config["protocol"],
             seed=record["seed"],
         )
-        rows += [dict(run, depth=depth[row["layer"]], **row) for row in measured]
+        rows += [dict(run, depth=depths[row["layer"]], **row) for row in measured]
     return pd.DataFrame(rows, columns=_RANK_COLUMNS)
 
 # %% ../../nbs/figures/02_curves.ipynb #e1a00016
 @figure_style()
 def accuracy_and_rank(
-    found,  # list of `records`, of one data set
+    records,  # of `zeroinit.experiments.records`, one data set
     schemes,  # labels, in the order of the legend; 'logistic' for the linear model
     title: str = "",  # above the figure
     layer: int = 1,  # whose rank is shown, counted from the input
@@ -330,16 +347,16 @@ def accuracy_and_rank(
 
     Raise `NothingToDraw` without records.
     """
-    frame = to_frame(found)
-    ranks = rank_frame(found)
+    frame = to_frame(records)
     keys = run_keys(frame) if len(frame) else []
-    colors = scheme_colors(schemes)
     if not set(keys) & set(schemes):
         raise NothingToDraw(
             f"there are no records of {', '.join(schemes)} for this figure; "
             "`zeroinit run` makes records, `zeroinit list` names the suites"
         )
+    ranks = rank_frame(records)
     ranks = ranks[ranks["depth"] == layer]
+    colors = scheme_colors(schemes)
     fig, (left, right) = panels(2)
     for scheme in schemes:
         runs = frame[[key == scheme for key in keys]]
@@ -354,7 +371,7 @@ def accuracy_and_rank(
     right.set(xlabel="epoch (0: the start)", ylabel=textwrap.fill(label, 32), ylim=(0, None))
     fig.suptitle("\n".join(textwrap.wrap(title, 100)), fontsize=13)
     remark = "left: mean and 95 % t interval over seeds; right: mean and range"
-    sign_figure(fig, caption(frame[[key in schemes for key in keys]], remark))
+    write_caption(fig, caption(frame[[key in schemes for key in keys]], remark))
     return fig
 
 
@@ -375,10 +392,10 @@ def history(
     columns = ("train_acc", "val_acc", "test_acc")
     splits = [name for name in columns if name in frame and frame[name].notna().any()]
     for color, split in zip(PALETTE, splits, strict=False):
-        label = split.removesuffix("_acc")  # once, for the first seed
+        label = split.removesuffix("_acc")
         for _, run in frame.groupby("seed"):
             ax.plot(run["epoch"], run[split], ".-", color=color, label=label)
-            label = None
+            label = None  # one entry in the legend for all seeds
     first = frame.iloc[0]
     title = f"{first.model} on {first.dataset}, {first.scheme}, {first.protocol}"
     ax.set(xlabel="epoch", ylabel="accuracy", title=title)

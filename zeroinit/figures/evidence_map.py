@@ -10,7 +10,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from ..diagnostics.layer_map import figure_style
 from ..evidence.claims import CLAIMS
-from .style import NothingToDraw, panels, sign_figure
+from .style import NothingToDraw, panels, write_caption
 
 # %% ../../nbs/figures/04_evidence_map.ipynb #efc28f59
 WORD_COLORS = {
@@ -37,23 +37,27 @@ _WORKS = {"schicho2023": "Schicho (2023)", "seo2025": "Seo (2025)"}
 
 
 def _columns(cells):
-    "Settings, those of one data set together, in the order of the claims."
+    "Return the settings in the order of the claims, those of one data set together."
+
+    def dataset_of(setting):  # as "fnn on MNIST"
+        return setting.split(" on ")[1]
+
     settings = list(dict.fromkeys(cells["setting"]))
-    datasets = list(dict.fromkeys(setting.split(" on ")[1] for setting in settings))
-    return sorted(settings, key=lambda setting: datasets.index(setting.split(" on ")[1]))
+    datasets = list(dict.fromkeys(map(dataset_of, settings)))
+    return sorted(settings, key=lambda setting: datasets.index(dataset_of(setting)))
 
 
 def _rows(cells):
-    "A header for each claim, and a row for each of its comparisons: (claim, variant or None)."
+    "Return the rows of the map: (claim, None) for its header, (claim, variant) for each part."
     rows = []
     for claim_id, of_claim in cells.groupby("claim", sort=False):
         rows.append((claim_id, None))
-        rows += [(claim_id, variant) for variant in dict.fromkeys(of_claim["variant"])]
+        rows += [(claim_id, variant) for variant in of_claim["variant"].unique()]
     return rows
 
 
-def _draw_half(ax, x, y, width, cell):
-    "Draw one protocol's half of a cell."
+def _draw_box(ax, x, y, width, cell):
+    "Draw one protocol's part of a cell."
     ax.add_patch(
         Rectangle(
             (x, y),
@@ -65,23 +69,22 @@ def _draw_half(ax, x, y, width, cell):
             ls=":" if cell.word == "not claimed" else "-",
         )
     )
-    text = cell.effect + "*" * cell.starred + "†" * cell.reach
+    text = cell.effect
+    if cell.starred:
+        text += "*"
+    if cell.reach:
+        text += "†"
     color = "white" if cell.word in _DARK else "black"
     if cell.word == "not run":
         text = cell.effect or "–"
         color = "0.35"
-    size = 6.0
-    if len(text) > 6:
-        size = 4.6  # to fit into the narrow part of a cell
-    ax.text(
-        x + width / 2,
-        y + 0.45,
-        text,
-        ha="center",
-        va="center",
-        fontsize=size,
-        color=color,
-    )
+    size = 4.6 if len(text) > 6 else 6.0  # small enough for the narrow part of a cell
+    center = (x + width / 2, y + 0.45)
+    ax.text(*center, text, ha="center", va="center", fontsize=size, color=color)
+
+
+_LABEL_WIDTH = 3.9  # left of the columns, each of which is 1 wide
+_HEAD_HEIGHT = 2.2  # above the rows, each of which is 1 high
 
 
 def _draw_work(ax, cells, title):
@@ -91,24 +94,22 @@ def _draw_work(ax, cells, title):
     for y, (claim_id, variant) in enumerate(rows):
         if variant is None:
             statement = f"{claim_id}  {CLAIMS[claim_id].statement}"
-            ax.text(-3.9, y + 0.6, statement, fontsize=7.2, weight="bold", va="center")
+            ax.text(-_LABEL_WIDTH, y + 0.6, statement, fontsize=7.2, weight="bold", va="center")
             continue
         ax.text(-0.1, y + 0.45, variant or "as stated", fontsize=6.8, ha="right", va="center")
         of_row = cells[(cells["claim"] == claim_id) & (cells["variant"] == variant)]
         for cell in of_row.itertuples():
-            both = (of_row["setting"] == cell.setting).sum() > 1
+            has_both_protocols = (of_row["setting"] == cell.setting).sum() > 1
             x = columns.index(cell.setting) + 0.02
-            width = 0.96
-            if both and cell.protocol == "clean":
-                width = 0.5
             if cell.protocol == "published":
-                x, width = x + 0.51, 0.45
-            _draw_half(ax, x, y, width, cell)
+                _draw_box(ax, x + 0.51, y, 0.45, cell)
+            else:
+                _draw_box(ax, x, y, 0.5 if has_both_protocols else 0.96, cell)
     for x, setting in enumerate(columns):
         model, dataset = setting.split(" on ")
-        label = f"{model.replace('_', chr(10))}\n{dataset.replace(' ', chr(10))}"
+        label = model.replace("_", "\n") + "\n" + dataset.replace(" ", "\n")
         ax.text(x + 0.5, -0.15, label, fontsize=6.8, ha="center", va="bottom", linespacing=1.1)
-    ax.set(xlim=(-3.9, len(columns)), ylim=(len(rows), -2.2))
+    ax.set(xlim=(-_LABEL_WIDTH, len(columns)), ylim=(len(rows), -_HEAD_HEIGHT))
     ax.axis("off")
     ax.set_title(title, fontsize=11, loc="left", pad=2)
 
@@ -130,12 +131,13 @@ def evidence_map(
         )
     works = cells["claim"].map(lambda claim_id: CLAIMS[claim_id].work)
     present = [work for work in _WORKS if (works == work).any()]
-    heights = [len(_rows(cells[works == work])) + 2.2 for work in present]
-    fig, axes = panels(1, 9.6, 0.235 * sum(heights) / len(present) + 0.5, rows=len(present))
+    heights = [len(_rows(cells[works == work])) + _HEAD_HEIGHT for work in present]
+    mean_height = 0.235 * sum(heights) / len(present) + 0.5  # inches
+    fig, axes = panels(1, 9.6, mean_height, rows=len(present))
     axes[0].get_gridspec().set_height_ratios(heights)
     for ax, work in zip(axes, present, strict=True):
         _draw_work(ax, cells[works == work], _WORKS[work])
-    _add_key(fig)
+    _add_legend(fig)
     notes = [
         "difference in points of test accuracy, seeds with the order, or hours on a GPU",
         "a cell is judged by its own test at 5 %; close: within 1 point on MNIST, 2 elsewhere",
@@ -143,12 +145,13 @@ def evidence_map(
         "*: passes Holm's correction over the claim's complete cells; †: beyond the claim",
         about,
     ]
-    sign_figure(fig, "; ".join(note for note in notes if note))
+    write_caption(fig, "; ".join(note for note in notes if note))
     return fig
 
 
-def _add_key(fig):
-    keys = [
+def _add_legend(fig):
+    "Name the colours of the cells."
+    handles = [
         Patch(fc=WORD_COLORS["holds"], label="holds"),
         Patch(fc=WORD_COLORS["exact"], label="exact"),
         Patch(fc=WORD_COLORS["fails"], label="fails"),
@@ -159,4 +162,4 @@ def _add_key(fig):
         Patch(fc="white", ec="0.6", ls=":", label="not claimed"),
         Patch(fc="white", ec="0.6", label="not run"),
     ]
-    fig.legend(handles=keys, loc="outside upper center", ncols=5, fontsize=7.5, frameon=False)
+    fig.legend(handles=handles, loc="outside upper center", ncols=5, fontsize=7.5, frameon=False)

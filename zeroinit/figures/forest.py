@@ -13,19 +13,20 @@ import pandas as pd
 
 from ..diagnostics.layer_map import figure_style
 from .evidence_map import cell_color
-from .style import PALETTE, NothingToDraw, panels, sign_figure
+from .style import PALETTE, NothingToDraw, panels, write_caption
 
 # %% ../../nbs/figures/05_forest.ipynb #e1a00006
 _MARKERS = {"holds": "o", "exact": "o", "fails": "s", "open": "D"}  # of a cell's answer
-_BAND_LIMIT = 2  # of the pale band, as a difference of accuracies; the figure is narrower
+_BAND_LIMIT = 2  # where an infinite band ends, as a difference of accuracies; outside the figure
 
 
 def _answer(cell):
-    "What a cell says, or says so far."
+    "Return a cell's word, or the answer so far of one that is not final."
     return cell.so_far or cell.word
 
 # %% ../../nbs/figures/05_forest.ipynb #e1a00007
 def _draw_interval(ax, y, low, high, color, width):
+    "Draw an interval of differences of accuracy as a bar, in points."
     ax.plot([100 * low, 100 * high], [y, y], color=color, lw=width, solid_capstyle="butt", zorder=3)
 
 
@@ -75,7 +76,7 @@ _TICKS = {
 
 
 def _cell_label(cell):
-    "The claim, setting and variant of a cell, and what the difference is taken against."
+    "Return the claim, setting and variant of a cell, and what the difference is taken against."
     label = f"{cell.claim}  {cell.setting}"
     if cell.variant:
         label += f", {cell.variant}"
@@ -96,8 +97,8 @@ def _set_axes(ax, rows):
     ax.axvline(0, color="black", lw=1)
     at_right = dict(xycoords=("axes fraction", "data"), fontsize=6.5, va="center", color="0.25")
     for y, cell in enumerate(rows.itertuples()):
-        text = f"{cell.word}{'*' * cell.starred}, n = {cell.n}"
-        ax.annotate(text, (1.005, y), **at_right)
+        star = "*" if cell.starred else ""
+        ax.annotate(f"{cell.word}{star}, n = {cell.n}", (1.005, y), **at_right)
     ax.set_xscale("symlog", linthresh=2, linscale=1.2)
     ax.set_xticks(list(_TICKS), list(_TICKS.values()), fontsize=8)
     ax.set(xlim=(-120, 120), ylim=(len(rows) - 0.5, -0.5))
@@ -122,8 +123,8 @@ def _add_legend(fig, ax, rows):
 def forest(
     cells,  # of `evidence.cells.evidence_cells`
     title: str = "",  # above the figure
-    about: str = "",  # more for the small print
-    protocol: str = "clean",  # the cells to draw
+    about: str = "",  # small print: what the runs are
+    protocol: str = "clean",  # of the cells to draw
 ):  # matplotlib figure
     """Draw the effect of every cell with its intervals, claim by claim.
 
@@ -150,5 +151,5 @@ def forest(
         f"{protocol} protocol",
         about,
     ]
-    sign_figure(fig, "; ".join(note for note in notes if note))
+    write_caption(fig, "; ".join(note for note in notes if note))
     return fig

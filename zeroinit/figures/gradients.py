@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from ..diagnostics.layer_map import draw_heatmap, figure_style
-from ..experiments.config import scheme_label
 from ..experiments.frames import to_frame
 from zeroinit.figures.style import (
     DATASET_LABELS,
@@ -21,16 +20,13 @@ from zeroinit.figures.style import (
     caption,
     check_one_experiment,
     panels,
+    record_scheme,
     scheme_title,
-    sign_figure,
-    title_figure,
+    write_caption,
+    write_title,
 )
 
 # %% ../../nbs/figures/03_gradients.ipynb #8355c359
-def _scheme_of(record):
-    return scheme_label(record["config"]["init"], record["config"]["init_args"])
-
-
 def gradient_frame(
     records,  # of `zeroinit.experiments.records`
 ):  # pandas frame
@@ -47,13 +43,12 @@ def gradient_frame(
             check_one_experiment(group, scheme)
     rows = []
     for record in records:
-        scheme = _scheme_of(record)
+        scheme = record_scheme(record)
         layers = record["probes"]["gradients"]["weights"]
         for depth, (layer, updates) in enumerate(layers.items()):
-            place = dict(scheme=scheme, depth=depth, layer=layer)
             for update, values in enumerate(updates, 1):
-                statistics = dict(zip(STATISTICS, values, strict=False))
-                rows.append(dict(place, update=update, **statistics))
+                row = dict(scheme=scheme, depth=depth, layer=layer, update=update)
+                rows.append(row | dict(zip(STATISTICS, values, strict=False)))
     if not rows:
         raise NothingToDraw(
             "there are no records with gradients for this figure; "
@@ -64,12 +59,12 @@ def gradient_frame(
 
 # %% ../../nbs/figures/03_gradients.ipynb #fb0dde58
 @dataclass
-class _Drawn:
+class _Selection:
     "What a figure of gradients shows."
 
-    records: list  # of the schemes that have gradients
-    gradients: object  # their `gradient_frame`
-    schemes: list
+    records: list
+    gradients: object  # `gradient_frame` of these records
+    schemes: list  # of these records, in the order of the panels
     missing: list  # schemes that were asked for and have no gradients
 
 
@@ -81,43 +76,46 @@ def _select_gradients(records, schemes):
     missing = [scheme for scheme in schemes if scheme not in in_frame]
     if not present:
         raise NothingToDraw(f"there are no gradients of {' or '.join(schemes)} in these records")
-    return _Drawn(
-        records=[record for record in records if _scheme_of(record) in present],
+    return _Selection(
+        records=[record for record in records if record_scheme(record) in present],
         gradients=gradients[gradients["scheme"].isin(present)],
         schemes=present,
         missing=missing,
     )
 
 
-def _label_figure(fig, title, drawn, remark):
-    "Write title and caption: model and data set, the protocol, and how to read the figure."
-    config = drawn.records[0]["config"]
+def _label_figure(fig, title, selection, remark):
+    "Write title and caption; the remark says how to read the figure."
+    config = selection.records[0]["config"]
     model = MODEL_LABELS.get(config["model"], config["model"])
     dataset = DATASET_LABELS.get(config["dataset"], config["dataset"])
-    title_figure(fig, title, f"{model}, {dataset}")
-    frame = to_frame(drawn.records)
-    protocol = f"{frame['protocol'].iloc[0]} protocol"
-    if frame["protocol"].iloc[0] == "published":
+    write_title(fig, title, f"{model}, {dataset}")
+    frame = to_frame(selection.records)
+    protocol = f"{config['protocol']} protocol"
+    if config["protocol"] == "published":
         protocol += " (as in the author's code)"
     parts = [protocol, remark]
     if (frame["reduction"] == "sum").all():
         parts.append("loss summed over the batch")
-    sign_figure(fig, caption(frame, "; ".join(parts), drawn.missing))
+    write_caption(fig, caption(frame, "; ".join(parts), selection.missing))
 
 # %% ../../nbs/figures/03_gradients.ipynb #370276b0
 _THIN = dict(lw=0.6)
 
 
 def _draw_boxes(ax, gradients, updates):
-    "Draw one scheme: a group of boxes for each update, a colour for each layer, input to output."
+    """Draw the gradients of one scheme.
+
+    Each update has a group of boxes: one for each layer, from input to output, in its colour.
+    """
     import seaborn as sns  # here, as its import takes a second
 
     layers = gradients.sort_values("depth", kind="stable")["layer"].unique()
     colors = sns.color_palette("viridis", len(layers))
-    step = 0.8 / len(layers)  # from one box of a group to the next
+    distance = 0.8 / len(layers)  # from one box of a group to the next
     for i, layer in enumerate(layers):
         rows = gradients[(gradients["layer"] == layer) & (gradients["update"] <= updates)]
-        shift = (i - (len(layers) - 1) / 2) * step
+        shift = (i - (len(layers) - 1) / 2) * distance
         boxes = [
             dict(med=row.q50, q1=row.q25, q3=row.q75, whislo=row.q05, whishi=row.q95, fliers=[])
             for row in rows.itertuples()
@@ -125,7 +123,7 @@ def _draw_boxes(ax, gradients, updates):
         ax.bxp(
             boxes,
             positions=rows["update"] + shift,
-            widths=step * 0.85,
+            widths=distance * 0.85,
             showfliers=False,
             patch_artist=True,
             manage_ticks=False,
@@ -164,26 +162,24 @@ def gradient_boxes(
 
     After figure 12 of Schicho (2023). Raise `NothingToDraw` without gradients.
     """
-    drawn = _select_gradients(records, schemes)
-    gradients = drawn.gradients
+    selection = _select_gradients(records, schemes)
+    gradients = selection.gradients
     # the axis is linear up to the smallest whisker
     whiskers = gradients[["q05", "q95"]].abs().max(axis=1)
     whiskers = whiskers[(gradients["update"] <= updates) & (whiskers > 0)]
     linear_up_to = 10 ** np.floor(np.log10(whiskers.min()))
     limit = 2 * whiskers.max()
 
-    fig, axes = panels(len(drawn.schemes), 5.2, 4.2)
-    for ax, scheme in zip(axes, drawn.schemes, strict=True):
+    fig, axes = panels(len(selection.schemes), 5.2, 4.2)
+    for ax, scheme in zip(axes, selection.schemes, strict=True):
         _draw_boxes(ax, gradients[gradients["scheme"] == scheme], updates)
         ax.set_yscale("symlog", linthresh=linear_up_to)
-        ax.set(title=scheme_title(scheme), ylabel="gradient of the weights")
-    for ax in axes:
-        ax.set_ylim(-limit, limit)
+        ax.set(title=scheme_title(scheme), ylabel="gradient of the weights", ylim=(-limit, limit))
     # the output on top, as in the map
     axes[-1].legend(
         title="layer", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True
     )
-    _label_figure(fig, title, drawn, _BOXES_EXPLAINED)
+    _label_figure(fig, title, selection, _BOXES_EXPLAINED)
     return fig
 
 # %% ../../nbs/figures/03_gradients.ipynb #93d3a501
@@ -204,15 +200,15 @@ def wave(
 
     Raise `NothingToDraw` without gradients.
     """
-    drawn = _select_gradients(records, schemes)
-    gradients = drawn.gradients
-    largest = gradients[["min", "max"]].abs().max(axis=1)
-    gradients = gradients.assign(largest=largest)[gradients["update"] <= updates]
+    selection = _select_gradients(records, schemes)
+    gradients = selection.gradients
+    gradients = gradients[gradients["update"] <= updates]
+    gradients = gradients.assign(largest=gradients[["min", "max"]].abs().max(axis=1))
     positive = gradients["largest"][gradients["largest"] > 0]
     limits = (positive.min(), positive.max())
 
-    fig, axes = panels(len(drawn.schemes), 5.2, 3.4)
-    for ax, scheme in zip(axes, drawn.schemes, strict=True):
+    fig, axes = panels(len(selection.schemes), 5.2, 3.4)
+    for ax, scheme in zip(axes, selection.schemes, strict=True):
         table = gradients[gradients["scheme"] == scheme].pivot_table(
             index=["depth", "layer"], columns="update", values="largest"
         )
@@ -220,5 +216,5 @@ def wave(
         layers = table.index.get_level_values("layer")
         draw_heatmap(ax, table, limits, layers, colorbar=ax is axes[-1])
         ax.set(title=scheme_title(scheme), ylabel="layer (output on top)", xlabel="update")
-    _label_figure(fig, title, drawn, _MAP_EXPLAINED)
+    _label_figure(fig, title, selection, _MAP_EXPLAINED)
     return fig

@@ -17,7 +17,7 @@ from zeroinit.figures.style import (
     PALETTE,
     NothingToDraw,
     panels,
-    sign_figure,
+    write_caption,
 )
 
 # %% ../../nbs/figures/09_league.ipynb #107d9a61
@@ -27,10 +27,15 @@ KIND_STYLES = {  # kind of `evidence.league.KINDS`: colour, marker
     "identity": (PALETTE[4], "^"),
     "random": (PALETTE[0], "o"),
 }
-# percent, the more important ones first
+# percent of default's accuracy, the more important ones first
 _SHARE_TICKS = (100, 98, 102, 80, 120, 95, 105, 20, 50, 150, 90, 110, 99, 101)
-_TICK_DISTANCE = 0.06  # of two labels, as a share of the axis
+_TICK_DISTANCE = 0.06  # of two labels at least, as a share of the axis
 _LINEAR = 2  # percent on both sides of 100 % where the axis is linear
+
+
+def _percent_more(share):
+    "Return a share of default's accuracy, or a column of shares, in percent more than default's."
+    return 100 * share - 100
 
 
 def _rank_by_accuracy(table):
@@ -39,13 +44,14 @@ def _rank_by_accuracy(table):
 
 
 def _draw_share(ax, y, row):
-    "Draw the mean share with its interval, and the single seeds, in percent more than default's."
+    "Draw the mean share with its interval, and the single seeds."
     color, marker = KIND_STYLES[row.kind]
-    ax.plot([100 * share - 100 for share in row.shares], [y] * len(row.shares), "|", color="0.35")
+    seeds = [_percent_more(share) for share in row.shares]
+    ax.plot(seeds, [y] * len(seeds), "|", color="0.35")
     if not math.isnan(row.share_low):
-        interval = [100 * row.share_low - 100, 100 * row.share_high - 100]
+        interval = [_percent_more(row.share_low), _percent_more(row.share_high)]
         ax.plot(interval, [y, y], color=color, lw=1.6, zorder=3)
-    ax.plot(100 * row.share - 100, y, marker, color=color, ms=6, zorder=4)
+    ax.plot(_percent_more(row.share), y, marker, color=color, ms=6, zorder=4)
 
 
 def _outcome_text(row):
@@ -76,7 +82,7 @@ def _draw_rank(ax, y, row):
 
 # %% ../../nbs/figures/09_league.ipynb #990af942
 def _ticks_with_room(ax, ticks):
-    "Those ticks of the share, in percent, whose labels do not touch one that comes before."
+    "Return the ticks, in percent, whose labels do not touch that of a more important tick."
     to_axes = ax.transData + ax.transAxes.inverted()
     places = {}
     for tick in ticks:
@@ -94,10 +100,10 @@ def _set_share_axis(ax, rows):
         ax.axvspan(-margin, margin, color=PALETTE[9], alpha=0.18, lw=0)
     ax.axvline(0, color="black", lw=0.8)
     ax.set_xscale("symlog", linthresh=_LINEAR, linscale=1.0)
-    drawn = [100 * share - 100 for shares in rows["shares"] for share in shares]
-    ends = [*drawn, *(100 * rows["share_low"] - 100), *(100 * rows["share_high"] - 100)]
-    ends = [end for end in ends if not math.isnan(end)] or [0]
-    low, high = min(-_LINEAR, *ends), max(_LINEAR, *ends)
+    shares = [*rows["shares"].explode(), *rows["share_low"], *rows["share_high"]]
+    drawn = [_percent_more(share) for share in shares if not math.isnan(share)]
+    low = min([-_LINEAR, *drawn])
+    high = max([_LINEAR, *drawn])
     ax.set_xlim(low * 1.15, high * 1.15)
     ticks = _ticks_with_room(ax, [tick for tick in _SHARE_TICKS if low <= tick - 100 <= high])
     ax.set_xticks([tick - 100 for tick in ticks], [f"{tick}" for tick in ticks], fontsize=8)
@@ -115,6 +121,30 @@ def _set_rows(axes, rows):
         ax.grid(False, axis="x")
 
 
+def _set_waking_axis(ax, rows):
+    "Set ticks and limits of the updates: logarithmic if there are many."
+    ax.set_xlabel("update at which the last layer wakes", fontsize=9)
+    last = rows["last_wake"].max()
+    if not math.isnan(last) and last > 10:
+        ax.set_xscale("log")
+    elif not math.isnan(last):
+        ax.set_xlim(0.5, last + 0.5)
+        ax.set_xticks(range(1, int(last) + 1))
+    ax.tick_params(axis="x", labelsize=8)
+    ax.xaxis.set_major_formatter("{x:g}")
+
+
+def _set_rank_axis(ax, rows):
+    "Name the layer, and set the limits to its ranks."
+    first = rows.iloc[0]
+    layer = f"{first['rank_of']} ({first['neurons']} neurons)"
+    ax.set_xlabel(f"effective rank of\n{layer}", fontsize=9)
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set_xlim(-0.3, 1.4 * max(1, first["neurons"]))
+    ax.tick_params(axis="x", labelsize=8)
+    ax.xaxis.set_major_formatter("{x:g}")
+
+
 def _draw_model(axes, rows):
     "Draw the three panels of one model."
     share, waking, rank = axes
@@ -128,46 +158,35 @@ def _draw_model(axes, rows):
             _draw_rank(rank, y, row)
     _set_share_axis(share, rows)
     _set_rows(axes, rows)
+    _set_waking_axis(waking, rows)
+    _set_rank_axis(rank, rows)
 
     first = rows.iloc[0]
     model = MODEL_LABELS.get(first["model"], first["model"]).replace("\n", " ")
     dataset = DATASET_LABELS.get(first["dataset"], first["dataset"])
     share.set_title(f"{model} on {dataset}", fontsize=10, loc="left")
     share.set_xlabel("% of default's accuracy", fontsize=9)
-    waking.set_xlabel("update at which the last layer wakes", fontsize=9)
-    last = rows["last_wake"].max()
-    if not math.isnan(last) and last > 10:
-        waking.set_xscale("log")
-    elif not math.isnan(last):
-        waking.set_xlim(0.5, last + 0.5)
-        waking.set_xticks(range(1, int(last) + 1))
-    layer = f"{first['rank_of']} ({first['neurons']} neurons)"
-    rank.set_xlabel(f"effective rank of\n{layer}", fontsize=9)
-    rank.set_xscale("symlog", linthresh=1)
-    rank.set_xlim(-0.3, 1.4 * max(1, first["neurons"]))
-    for ax in (waking, rank):
-        ax.tick_params(axis="x", labelsize=8)
-        ax.xaxis.set_major_formatter("{x:g}")
 
 
 @figure_style()
 def league(
     table,  # of `evidence.league.league_table`
     title: str = "",  # above the figure
-    about: str = "",  # more for the small print
+    about: str = "",  # small print: what the runs are
 ):  # matplotlib figure
-    """Draw every scheme of each model that has runs: share of default's accuracy with its 95 %
-    interval and single seeds, the update at which the last layer wakes, and the effective rank.
+    """Draw every scheme of each model that has runs, three panels a model.
 
-    Models without runs are named in the small print. Raise `NothingToDraw` without runs.
+    The panels show the share of default's accuracy with its 95 % interval and single seeds, the
+    update at which the last layer wakes, and the effective rank. Models without runs are named in
+    the small print. Raise `NothingToDraw` without runs.
     """
-    by_model = dict(list(table.groupby("model", sort=False)))
+    by_model = dict(iter(table.groupby("model", sort=False)))
     drawn = {model: rows for model, rows in by_model.items() if rows["n"].any()}
     if not drawn:
         raise NothingToDraw(
             "there are no records for this figure; `zeroinit run schemes --only fnn` makes some"
         )
-    heights = [0.9 + 0.19 * len(rows) for rows in drawn.values()]
+    heights = [0.9 + 0.19 * len(rows) for rows in drawn.values()]  # inches
     fig, axes = panels(3, 4.0, sum(heights) / len(heights) + 0.4, len(drawn))
     grid = axes[0].get_gridspec()
     grid.set_height_ratios(heights)
@@ -175,12 +194,14 @@ def league(
     for i, rows in enumerate(drawn.values()):
         _draw_model(axes[3 * i : 3 * i + 3], _rank_by_accuracy(rows))
 
-    kinds = [kind for kind in KINDS if any((rows["kind"] == kind).any() for rows in drawn.values())]
-    for kind in kinds:
-        color, marker = KIND_STYLES[kind]
-        axes[0].plot([], [], marker, color=color, label=KINDS[kind])
+    drawn_kinds = {kind for rows in drawn.values() for kind in rows["kind"]}
+    for kind, meaning in KINDS.items():
+        if kind in drawn_kinds:
+            color, marker = KIND_STYLES[kind]
+            axes[0].plot([], [], marker, color=color, label=meaning)
     place = dict(loc="outside upper center", ncols=2, frameon=False)
     fig.legend(title=title, title_fontsize=13, fontsize=8, **place)
+
     margins = []
     for dataset in table["dataset"].unique():
         points = 100 * MARGIN[dataset]
@@ -194,5 +215,5 @@ def league(
         f"not run: {', '.join(not_run)}" if not_run else "",
         about,
     ]
-    sign_figure(fig, "; ".join(note for note in notes if note))
+    write_caption(fig, "; ".join(note for note in notes if note))
     return fig

@@ -24,8 +24,8 @@ from .style import PALETTE, panels
 _PANEL_WIDTH = 2.2  # of the points, whose largest coordinate is 1
 
 
-def _project(weights):
-    "(T, N, 2) neurons in the two directions in which they differ most at the end."
+def _project(weights):  # (T, N, D) -> (T, N, 2)
+    "Project neurons on the two directions in which they differ most at the end."
     centred = weights[-1] - weights[-1].mean(0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     return weights @ directions[:2].T
@@ -34,7 +34,7 @@ def _project(weights):
 def neuron_points(
     weights,  # (T, N, D) incoming weights of N neurons after each of T updates
 ):  # (T, N, 2) numpy, the largest coordinate 1
-    "Project neurons on the two directions in which they differ most at the end."
+    "Return neurons as points, by the two directions in which they differ most at the end."
     points = _project(weights)
     return points / max(np.abs(points).max(), 1e-30)
 
@@ -44,8 +44,8 @@ def neuron_places(
 ) -> list:  # T numbers
     """Count at how many places neurons are, in all D directions.
 
-    Neurons whose weights differ by less than 1/80 of the width of a panel of `neuron_points` are at
-    one place. So neurons at different places may touch in the panel, which shows two directions.
+    Neurons are at one place if their weights differ by less than 1/80 of the width of a panel that
+    shows `neuron_points`.
     """
     from scipy.cluster.hierarchy import fclusterdata  # here, as its import takes long
 
@@ -92,19 +92,19 @@ def _draw_gradients(ax, layers, gradients, color):
     ax.set_xlabel("gradient: how hard a layer is pushed", fontsize=11)
 
 
-def _draw_points(ax, points, n, color):
+def _draw_points(ax, points, n_places, color):
     "Draw the neurons of one layer, and say at how many places they are."
     ax.clear()
     create_ticks([ax])
     ax.scatter(*points.T, s=24, alpha=0.6, color=color, linewidths=0)
-    places = "place" if n == 1 else "places"
+    places = "place" if n_places == 1 else "places"
     ax.set(
         xlim=(-_PANEL_WIDTH / 2, _PANEL_WIDTH / 2),
         ylim=(-_PANEL_WIDTH / 2, _PANEL_WIDTH / 2),
         xticks=[],
         yticks=[],
         aspect="equal",
-        xlabel=f"{len(points)} neurons at {n} {places}",
+        xlabel=f"{len(points)} neurons at {n_places} {places}",
     )
 
 # %% ../../nbs/figures/06_motion.ipynb #58831290

@@ -19,12 +19,12 @@ from zeroinit.figures.style import (
     caption,
     describe_sampling_error,
     panels,
-    sign_figure,
-    title_figure,
+    write_caption,
+    write_title,
 )
 
 # %% ../../nbs/figures/10_rounding.ipynb #679a686d
-_WAYS = {  # epsilon, memory layout: how it is drawn
+_NORM_SETTINGS = {  # (epsilon, memory layout) -> how it is drawn
     ("2**-16", "plain"): dict(color="black", label="epsilon 2⁻¹⁶, plain layout"),
     ("1e-5", "plain"): dict(color=PALETTE[1], label="epsilon 10⁻⁵, plain layout"),
     ("2**-16", "fast"): dict(color=PALETTE[2], label="epsilon 2⁻¹⁶, fast layout"),
@@ -32,11 +32,12 @@ _WAYS = {  # epsilon, memory layout: how it is drawn
 }
 
 
-def _way_of(config):
-    "Epsilon and memory layout of an experiment, as in _WAYS."
-    args = config.get("model_args") or {}
+def _norm_setting(config):
+    "Return epsilon and memory layout of an experiment, as in `_NORM_SETTINGS`."
+    model_args = config.get("model_args") or {}
+    epsilon = "2**-16" if model_args.get("norm_eps") == 2**-16 else "1e-5"
     layout = "plain" if config.get("layout") == "contiguous" else "fast"
-    return "2**-16" if args.get("norm_eps") == 2**-16 else "1e-5", layout
+    return epsilon, layout
 
 
 def rounding_frame(
@@ -51,7 +52,7 @@ def rounding_frame(
     rows = []
     for record in records:
         config = record["config"]
-        eps, layout = _way_of(config)
+        eps, layout = _norm_setting(config)
         run = dict(eps=eps, layout=layout, seed=record["seed"])
         run |= {name: config[name] for name in ("batch_size", "precision", "init")}
         run["test_acc"] = record["history"][-1]["test_acc"]
@@ -61,13 +62,12 @@ def rounding_frame(
 
 # %% ../../nbs/figures/10_rounding.ipynb #0abc40fd
 def _draw_accuracies(ax, records):
-    "Draw test accuracies by epoch: seeds, and a thick mean for each way of rounding."
-    frame = to_frame(records)
-    ways = [_way_of(record["config"]) for record in records]
-    lengths = [len(record["history"]) for record in records]
-    frame["way"] = pd.Series(ways).repeat(lengths).tolist()
-    for way, style in _WAYS.items():
-        runs = frame[(frame["way"] == way) & (frame["init"] != "default")]
+    "Draw test accuracies by epoch: thin lines for seeds, and a thick mean for each setting."
+    frame = to_frame(records)  # with a row for each epoch of each record
+    settings = [_norm_setting(record["config"]) for record in records for _ in record["history"]]
+    frame["setting"] = settings
+    for setting, style in _NORM_SETTINGS.items():
+        runs = frame[(frame["setting"] == setting) & (frame["init"] != "default")]
         for _, run in runs.groupby("seed"):
             ax.plot(run["epoch"], run["test_acc"], color=style["color"], lw=0.6, alpha=0.5)
         if len(runs):
@@ -82,8 +82,8 @@ def _draw_accuracies(ax, records):
 def _draw_sizes(ax, frame):
     "Draw the size of each layer's first gradient; a layer that never woke is at the bottom."
     lowest, asleep = 1e-11, 1e-14  # where tiny and missing gradients are drawn
-    for way, style in _WAYS.items():
-        runs = frame[(frame["eps"] == way[0]) & (frame["layout"] == way[1])]
+    for (eps, layout), style in _NORM_SETTINGS.items():
+        runs = frame[(frame["eps"] == eps) & (frame["layout"] == layout)]
         for _, run in runs.groupby("seed"):
             sizes = run["size"].astype(float).clip(lower=lowest).fillna(asleep)
             ax.plot(run["depth"], sizes, ".-", color=style["color"], lw=0.8, alpha=0.6)
@@ -95,74 +95,83 @@ def _draw_sizes(ax, frame):
     ax.set_xticks(layers["depth"], layers["layer"], rotation=60, ha="right", fontsize=8)
 
 
-def _network_of(config):
-    "The network with its arguments, except epsilon."
-    args = dict(config.get("model_args") or {})
-    args.pop("norm_eps", None)
-    return model_label(config["model"], args)
+def _network_label(config):
+    "Return the network with its arguments, except epsilon."
+    model_args = dict(config.get("model_args") or {})
+    model_args.pop("norm_eps", None)
+    return model_label(config["model"], model_args)
+
+
+def _records_of_column(records, precision, batch_size):
+    "Return the records with a precision and a batch size, without those of the linear model."
+    selected = []
+    for record in records:
+        config = record["config"]
+        is_of_column = (config["precision"], config["batch_size"]) == (precision, batch_size)
+        if is_of_column and config["model"] != "logistic":
+            selected.append(record)
+    return selected
 
 
 @figure_style()
 def draw_rounding(
-    found,  # list of `zeroinit.experiments.records`
+    records,  # of `zeroinit.experiments.records`
     title: str = "",  # above the figure
 ):  # matplotlib figure
-    """Draw what is learned and which layers wake, for each way of rounding.
+    """Draw what is learned and which layers wake, for each epsilon and memory layout.
 
     There is a column for each precision and batch size. Raise `NothingToDraw` without records.
     """
-    from_zero = [record for record in found if record["config"]["init"] == "bias_normal"]
+    from_zero = [record for record in records if record["config"]["init"] == "bias_normal"]
     if not from_zero:
         raise NothingToDraw("there are no records of this; `zeroinit run rounding` makes them")
     frame = rounding_frame(from_zero)
-    columns = sorted(set(zip(frame["precision"], -frame["batch_size"], strict=True)))
-    fig, axes = panels(len(columns), 5.5 if len(columns) == 1 else 4.4, 3.3, 2)
-    for i, (precision, minus_size) in enumerate(columns):
-        how = dict(precision=precision, batch_size=-minus_size)
-        above, below = axes[i], axes[len(columns) + i]
-        records = [r for r in found if r["config"]["batch_size"] == -minus_size]
-        in_column = [
-            r
-            for r in records
-            if r["config"]["precision"] == precision and r["config"]["model"] != "logistic"
-        ]
-        _draw_accuracies(above, in_column)
-        above.set(
-            title=f"{precision}, batches of {how['batch_size']}", xlabel="epoch", ylim=(0, None)
-        )
-        here = (frame["precision"] == precision) & (frame["batch_size"] == how["batch_size"])
-        _draw_sizes(below, frame[here])
-    top = max(ax.get_ylim()[1] for ax in axes[: len(columns)])
-    for above in axes[: len(columns)]:
-        above.set_ylim(0, top)
-    axes[0].set_ylabel("test accuracy")
-    handles, labels = axes[0].get_legend_handles_labels()
-    axes[len(columns)].legend(handles, labels, fontsize=7, loc="upper left", framealpha=1)
-    axes[len(columns)].set_ylabel("size of the first gradient")
-    networks = dict.fromkeys(_network_of(record["config"]) for record in from_zero)
-    title_figure(fig, title, f"{', '.join(networks)} on CIFAR-10")
-    remark = (
+    by_column = frame.groupby(["precision", "batch_size"])
+    columns = sorted(by_column.groups, key=lambda column: (column[0], -column[1]))
+    n = len(columns)
+    fig, axes = panels(n, 5.5 if n == 1 else 4.4, 3.3, rows=2)
+    upper, lower = axes[:n], axes[n:]
+    for ax, (precision, batch_size) in zip(upper, columns, strict=True):
+        _draw_accuracies(ax, _records_of_column(records, precision, batch_size))
+        ax.set(title=f"{precision}, batches of {batch_size}", xlabel="epoch", ylim=(0, None))
+    for ax, column in zip(lower, columns, strict=True):
+        _draw_sizes(ax, by_column.get_group(column))
+
+    # what the panels share
+    top = max(ax.get_ylim()[1] for ax in upper)
+    for ax in upper:
+        ax.set_ylim(0, top)
+    upper[0].set_ylabel("test accuracy")
+    lower[0].set_ylabel("size of the first gradient")
+    handles, labels = upper[0].get_legend_handles_labels()
+    lower[0].legend(handles, labels, fontsize=7, loc="upper left", framealpha=1)
+    networks = dict.fromkeys(_network_label(record["config"]) for record in from_zero)
+    write_title(fig, title, f"{', '.join(networks)} on CIFAR-10")
+    runs = to_frame(from_zero)
+    remarks = [
         "thin lines: single seeds; chance is 0.1; size: largest entry of the gradient; "
-        "black in float32: a batch norm of equal numbers is exact"
-    )
-    remarks = [remark, describe_sampling_error(to_frame(from_zero))]
-    remark = "; ".join(filter(None, remarks))
-    sign_figure(fig, caption(to_frame(from_zero), remark))
+        "black in float32: a batch norm of equal numbers is exact",
+        describe_sampling_error(runs),
+    ]
+    write_caption(fig, caption(runs, "; ".join(filter(None, remarks))))
     return fig
 
 # %% ../../nbs/figures/10_rounding.ipynb #71bd3e24
 _SAME_SIZE = 10  # at most so many times larger or smaller in float64
 
 
-def _name_of(config):
-    "Norm and shortcut of an experiment, as `suites` names them."
-    args = config.get("model_args") or {}
-    scheme = config["init_args"] or {}
-    norm = "batch norm with random shifts" if "norm_bias" in scheme else "batch norm"
-    if "norm" in args:
-        norm = {"layer": "layer norm", "group": "group norm", "none": "no norm"}[args["norm"]]
-    shortcut = "random projection" if "skip" in scheme else "zero projection"
-    if args.get("project") is False:
+_NORM_NAMES = {"layer": "layer norm", "group": "group norm", "none": "no norm"}
+
+
+def _norm_and_shortcut(config):
+    "Return norm and shortcut of an experiment, as COMPARED_NORMS and COMPARED_SHORTCUTS name them."
+    model_args = config.get("model_args") or {}
+    init_args = config["init_args"] or {}
+    norm = "batch norm with random shifts" if "norm_bias" in init_args else "batch norm"
+    if "norm" in model_args:
+        norm = _NORM_NAMES[model_args["norm"]]
+    shortcut = "random projection" if "skip" in init_args else "zero projection"
+    if model_args.get("project") is False:
         shortcut = "identity"
     return norm, shortcut
 
@@ -177,24 +186,23 @@ def signal_frame(
     `got`: `signal` where both have the same size within a factor of 10, else `rounding`, or
     `nothing` where the layer never woke in float32. A run that lacks its partner is left out.
     """
-    by_precision = {"float32": [], "float64": []}
+    keys = ["norm", "shortcut", "optimizer", "seed", "layer"]
+    rows = []
     for record in records:
         config = record["config"]
-        norm, shortcut = _name_of(config)
+        norm, shortcut = _norm_and_shortcut(config)
         run = dict(norm=norm, shortcut=shortcut, optimizer=config["optimizer"])
-        run["seed"] = record["seed"]
+        run |= dict(seed=record["seed"], precision=config["precision"])
         for layer, (update, size) in wake_updates(record).items():
-            row = dict(run, layer=layer, update=update, size=size)
-            by_precision[config["precision"]].append(row)
-    keys = ["norm", "shortcut", "optimizer", "seed", "layer"]
-    single, double = (
-        pd.DataFrame(rows, columns=[*keys, "update", "size"]).astype(dict(update=float, size=float))
-        for rows in by_precision.values()
-    )
-    both = single.merge(double[[*keys, "size"]], on=keys, suffixes=("", "64"))
-    ratio = both["size64"] / both["size"]
-    same = ratio.between(1 / _SAME_SIZE, _SAME_SIZE)
-    both["got"] = np.where(both["size"].isna(), "nothing", np.where(same, "signal", "rounding"))
+            rows.append(dict(run, layer=layer, update=update, size=size))
+    frame = pd.DataFrame(rows, columns=[*keys, "precision", "update", "size"])
+    frame = frame.astype(dict(update=float, size=float))
+    in_float32 = frame[frame["precision"] == "float32"].drop(columns="precision")
+    in_float64 = frame[frame["precision"] == "float64"][[*keys, "size"]]
+    both = in_float32.merge(in_float64, on=keys, suffixes=("", "64"))
+    is_asleep = both["size"].isna()
+    has_same_size = (both["size64"] / both["size"]).between(1 / _SAME_SIZE, _SAME_SIZE)
+    both["got"] = np.select([is_asleep, has_same_size], ["nothing", "signal"], "rounding")
     return both
 
 # %% ../../nbs/figures/10_rounding.ipynb #379dd47f
@@ -202,56 +210,64 @@ _CELL_COLORS = {"all": "#cfe8d5", "some": "#fdf1c7", "no": "#f6d5d2"}
 
 
 def _describe_cell(rows):
-    "How many layers of a network receive a signal, in words, and the cell's colour."
-    counts = rows.groupby("seed")["got"].value_counts().unstack(fill_value=0)
-    signal = counts.get("signal", pd.Series(0, counts.index))
-    layers = rows["layer"].nunique()
-    least, most = signal.min(), signal.max()
+    "Return how many layers of a network receive a signal, in words, and the cell's colour."
+    n_layers = rows["layer"].nunique()
+    signals = (rows["got"] == "signal").groupby(rows["seed"]).sum()  # layers, by seed
+    least, most = signals.min(), signals.max()
     number = f"{most}" if least == most else f"{least} to {most}"
-    text = f"signal in {number} of {layers}"
-    if least == layers:
+    text = f"signal in {number} of {n_layers}"
+    if least == n_layers:
         last = rows["update"].max()
         return f"{text}\nfrom update {last:.0f} on", _CELL_COLORS["all"]
-    if "rounding" in counts:
-        text += f"\nrounding in {counts['rounding'].max()}"
+    most_rounding = (rows["got"] == "rounding").groupby(rows["seed"]).sum().max()
+    if most_rounding:
+        text += f"\nrounding in {most_rounding}"
     return text, _CELL_COLORS["some" if most else "no"]
 
 
 @figure_style()
 def signal_table(
-    found,  # list of `zeroinit.experiments.records`
+    records,  # of `zeroinit.experiments.records`
     title: str = "",  # above the figure
 ):  # matplotlib figure
     """Draw which norms and shortcuts let a signal reach how many layers, a panel an optimizer.
 
     Raise `NothingToDraw` without pairs of runs in float32 and float64.
     """
-    frame = signal_frame(found)
+    frame = signal_frame(records)
     if frame.empty:
         raise NothingToDraw("there are no records of this; `zeroinit run wave-by-norm` makes them")
     optimizers = list(dict.fromkeys(frame["optimizer"]))
     norms = [norm for norm in COMPARED_NORMS if norm in set(frame["norm"])]
     fig, axes = panels(len(optimizers), 5.4, 0.62 * len(norms) + 1.4)
     for ax, optimizer in zip(axes, optimizers, strict=True):
-        for y, norm in enumerate(norms):
-            for x, shortcut in enumerate(COMPARED_SHORTCUTS):
-                chosen = dict(optimizer=optimizer, norm=norm, shortcut=shortcut)
-                rows = frame[(frame[list(chosen)] == pd.Series(chosen)).all(axis=1)]
-                text, color = _describe_cell(rows) if len(rows) else ("not run", "white")
-                ax.fill_between([x, x + 1], y, y + 1, color=color, ec="white", lw=2)
-                ax.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8)
-        ax.set(xlim=(0, len(COMPARED_SHORTCUTS)), ylim=(len(norms), 0), title=optimizer)
-        shortcuts = [shortcut.replace(" ", "\n") for shortcut in COMPARED_SHORTCUTS]
-        ax.set_xticks(np.arange(len(COMPARED_SHORTCUTS)) + 0.5, shortcuts, fontsize=10)
-        ax.set_yticks(np.arange(len(norms)) + 0.5, norms if ax is axes[0] else [""] * len(norms))
-        ax.grid(False)
-        ax.tick_params(length=0)
-        for spine in ax.spines.values():
-            spine.set_visible(False)
+        _draw_signals(ax, frame[frame["optimizer"] == optimizer], norms)
+        ax.set_title(optimizer)
+    for ax in axes[1:]:
+        ax.set_yticklabels([])
     fig.suptitle(title, fontsize=13)
     remark = (
         "numbers of layers; signal: the first gradient has the same size, within a factor of 10, "
         "in float32 and in float64"
     )
-    sign_figure(fig, caption(to_frame(found), remark))
+    write_caption(fig, caption(to_frame(records), remark))
     return fig
+
+
+def _draw_signals(ax, frame, norms):
+    "Draw a table of one optimizer: norms down, shortcuts across."
+    shortcuts = list(COMPARED_SHORTCUTS)
+    for y, norm in enumerate(norms):
+        for x, shortcut in enumerate(shortcuts):
+            rows = frame[(frame["norm"] == norm) & (frame["shortcut"] == shortcut)]
+            text, color = _describe_cell(rows) if len(rows) else ("not run", "white")
+            ax.fill_between([x, x + 1], y, y + 1, color=color, ec="white", lw=2)
+            ax.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8)
+    ax.set(xlim=(0, len(shortcuts)), ylim=(len(norms), 0))
+    names = [shortcut.replace(" ", "\n") for shortcut in shortcuts]
+    ax.set_xticks(np.arange(len(shortcuts)) + 0.5, names, fontsize=10)
+    ax.set_yticks(np.arange(len(norms)) + 0.5, norms)
+    ax.grid(False)
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)

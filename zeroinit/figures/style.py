@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'COLORS', 'OTHER_COLORS', 'SCHEME_LABELS', 'DATASET_LABELS', 'MODEL_LABELS', 'run_key', 'run_keys',
-           'scheme_title', 'inline_label', 'scheme_color', 'scheme_colors', 'panels', 'seeds_text', 'caption',
-           'describe_sampling_error', 'sign_figure', 'title_figure', 'save', 'check_one_experiment', 'NothingToDraw',
-           'how_to_make', 'SchemeRuns', 'select_runs']
+           'record_scheme', 'scheme_title', 'inline_label', 'scheme_color', 'scheme_colors', 'panels', 'seeds_text',
+           'caption', 'describe_sampling_error', 'write_caption', 'write_title', 'save', 'check_one_experiment',
+           'NothingToDraw', 'how_to_make', 'SchemeRuns', 'select_runs']
 
 # %% ../../nbs/figures/00_style.ipynb #8d195689
 import math
@@ -22,6 +22,7 @@ from matplotlib.colors import hsv_to_rgb, to_hex
 from ..basics.errors import Refused
 from ..basics.files import at_root, write_atomically
 from ..diagnostics.layer_map import create_ticks, figure_style
+from ..experiments.config import scheme_label
 from ..experiments.suites import SUITES
 
 # %% ../../nbs/figures/00_style.ipynb #15323cb8
@@ -55,8 +56,17 @@ COLORS = {
 }
 # for schemes that have no colour of their own
 OTHER_COLORS = [
-    *(PALETTE[6], PALETTE[7], PALETTE[8]),
-    *("#332288", "#117733", "#999933", "#aa4499", "#661100", "#6699cc", "#44ddaa", "#ff5533"),
+    PALETTE[6],
+    PALETTE[7],
+    PALETTE[8],
+    "#332288",
+    "#117733",
+    "#999933",
+    "#aa4499",
+    "#661100",
+    "#6699cc",
+    "#44ddaa",
+    "#ff5533",
 ]
 SCHEME_LABELS = {
     "logistic": "linear baseline",
@@ -109,7 +119,16 @@ def run_keys(
     frame,  # of `read`
 ) -> list:  # a key for each row
     "Return the key of each row of a frame."
-    return [run_key(m, s) for m, s in zip(frame["model"], frame["scheme"], strict=True)]
+    pairs = zip(frame["model"], frame["scheme"], strict=True)
+    return [run_key(model, scheme) for model, scheme in pairs]
+
+
+def record_scheme(
+    record: dict,
+) -> str:  # as bias_normal(std=100)
+    "Return the label of the scheme with which a record's run began."
+    config = record["config"]
+    return scheme_label(config["init"], config["init_args"])
 
 # %% ../../nbs/figures/00_style.ipynb #aee24cee
 def scheme_title(
@@ -133,8 +152,10 @@ def scheme_color(
 
     Two such schemes can have the same colour. `scheme_colors` tells the schemes of a figure apart.
     """
-    other = OTHER_COLORS[sum(map(ord, key)) % len(OTHER_COLORS)]
-    return COLORS.get(key, other)
+    if key in COLORS:
+        return COLORS[key]
+    sum_of_letters = sum(map(ord, key))  # the same in every process, which `hash` is not
+    return OTHER_COLORS[sum_of_letters % len(OTHER_COLORS)]
 
 
 def scheme_colors(
@@ -156,12 +177,12 @@ def scheme_colors(
 
 
 def _free_color(first, taken):
-    "Return the first colour that is not taken, of those from `first` on, then of further hues."
+    "Return the first of OTHER_COLORS, from `first` on, that is not taken, or else another hue."
     start = OTHER_COLORS.index(first)
     for color in OTHER_COLORS[start:] + OTHER_COLORS[:start]:
         if color not in taken:
             return color
-    golden_ratio = (5**0.5 - 1) / 2
+    golden_ratio = (5**0.5 - 1) / 2  # steps of this size spread hues evenly, however many there are
     for i in count():
         color = to_hex(hsv_to_rgb((i * golden_ratio % 1, 0.65, 0.75)))
         if color not in taken:
@@ -177,7 +198,7 @@ def panels(
 ) -> tuple:  # figure, list of axes
     """Make an empty figure in our style.
 
-    What is drawn into it later has our style if that is done inside `figure_style`.
+    The functions that draw into it are decorated with `figure_style`, so that they have it as well.
     """
     size = (width * n, height * rows)
     fig, axes = plt.subplots(rows, n, figsize=size, squeeze=False, layout="constrained")
@@ -230,34 +251,35 @@ def caption(
 # %% ../../nbs/figures/00_style.ipynb #0ef4ec2c
 def describe_sampling_error(
     frame,  # of `read`
-) -> str:  # "": runs were tested on all images, or on different numbers of them
-    "The standard error that an accuracy has because it was measured on few test images."
+) -> str:  # empty if runs were tested on all images, or on different numbers of them
+    "Say which standard error an accuracy has because it was measured on few test images."
     sizes = frame["eval_size"]
     if sizes.isna().any() or sizes.nunique() != 1:
         return ""
-    images = int(sizes.iloc[0])
-    error = 50 / math.sqrt(images)  # in points, of an accuracy of one half
-    return f"{images:,} test images: a standard error of up to {error:.1f} points"
+    n_images = int(sizes.iloc[0])
+    # in points; the error of an accuracy of one half, which is the largest
+    error = 100 * math.sqrt(0.5 * 0.5 / n_images)
+    return f"{n_images:,} test images: a standard error of up to {error:.1f} points"
 
 # %% ../../nbs/figures/00_style.ipynb #a3d8d954
-def sign_figure(
+def write_caption(
     fig,  # matplotlib figure
     text: str,  # of `caption`
-    lines_above: int = 0,  # empty lines over the text, as room for a legend
+    lines_above: int = 0,  # empty lines above the text, as room for a legend
 ) -> int:  # number of lines of the text
     "Write the caption in small print below a figure."
-    lines = textwrap.wrap(text, int(16 * fig.get_figwidth()))
+    lines = textwrap.wrap(text, int(16 * fig.get_figwidth()))  # 16 letters fit into an inch
     fig.supxlabel("\n".join([" "] * lines_above + lines), fontsize=8, color="0.3")
     return len(lines)
 
 
-def title_figure(
+def write_title(
     fig,  # matplotlib figure
     title: str,  # what is shown
     setting: str,  # model and data, on a line below the title
 ):
     "Write the title above a figure."
-    lines = textwrap.wrap(title, int(9.5 * fig.get_figwidth()))
+    lines = textwrap.wrap(title, int(9.5 * fig.get_figwidth()))  # 9.5 letters fit into an inch
     fig.suptitle("\n".join([*lines, setting]), fontsize=13)
 
 # %% ../../nbs/figures/00_style.ipynb #ce231351
@@ -300,10 +322,10 @@ class NothingToDraw(Refused):
 # %% ../../nbs/figures/00_style.ipynb #bb7f78cc
 def how_to_make(
     suite: str,  # that a figure draws
-    wanted: Callable,  # whether an experiment is one that the figure draws
+    is_drawn: Callable,  # is_drawn(experiment): whether the figure draws it
 ) -> str:  # half a sentence
     "Say which command makes the runs that a figure lacks, or that its suite has none of them."
-    if any(wanted(experiment) for experiment, _ in SUITES[suite]()):
+    if any(is_drawn(experiment) for experiment, _ in SUITES[suite]()):
         return f"`zeroinit run {suite}` makes them"
     return (
         f"suite {suite} has none; `zeroinit list` names the others, `zeroinit run` makes one's runs"

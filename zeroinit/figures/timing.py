@@ -15,7 +15,7 @@ import pandas as pd
 from ..basics.files import at_root
 from ..basics.reading import Unreadable, read_json
 from ..diagnostics.layer_map import figure_style
-from .style import PALETTE, NothingToDraw, panels, sign_figure
+from .style import PALETTE, NothingToDraw, panels, write_caption
 
 # %% ../../nbs/figures/07_timing.ipynb #ffd52afc
 _TABLES = ("table", "growth", "augment", "probes", "seeds", "paper")  # of a benchmark
@@ -142,5 +142,5 @@ def speed(
     fig, (left, right) = panels(2)
     _draw_speedups(left, benchmark["table"])
     _draw_growth(right, benchmark["growth"], benchmark["slopes"])
-    sign_figure(fig, _benchmark_caption(benchmark))
+    write_caption(fig, _benchmark_caption(benchmark))
     return fig

@@ -6,6 +6,7 @@
 __all__ = ['wake_frame', 'wake_order', 'accuracy_and_waking']
 
 # %% ../../nbs/figures/04_waking.ipynb #610b7def
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ..diagnostics.layer_map import figure_style, hatch
-from ..experiments.config import scheme_label
 from ..experiments.frames import half_width, scores, to_frame, wake_updates
 from zeroinit.figures.style import (
     DATASET_LABELS,
@@ -27,12 +27,13 @@ from zeroinit.figures.style import (
     describe_sampling_error,
     how_to_make,
     panels,
+    record_scheme,
     scheme_colors,
     scheme_title,
     seeds_text,
     select_runs,
-    sign_figure,
-    title_figure,
+    write_caption,
+    write_title,
 )
 
 # %% ../../nbs/figures/04_waking.ipynb #01f907a5
@@ -53,7 +54,7 @@ def wake_frame(
         config = record["config"]
         run = dict(
             model=config["model"],
-            scheme=scheme_label(config["init"], config["init_args"]),
+            scheme=record_scheme(record),
             protocol=config["protocol"],
             seed=record["seed"],
         )
@@ -68,7 +69,7 @@ _PANELS_PER_ROW = 5
 
 @figure_style()
 def wake_order(
-    found,  # list of `zeroinit.experiments.records`
+    records,  # of `zeroinit.experiments.records`
     title: str = "",  # above the figure
 ):  # matplotlib figure
     """Draw the update at which each layer woke against its place, counted from the output.
@@ -76,38 +77,38 @@ def wake_order(
     There is a panel for each network and data set, and a line for each seed. Raise `NothingToDraw`
     without records.
     """
-    if not found:
+    if not records:
         raise NothingToDraw(
             "there are no records of the order of waking; `zeroinit run update-order` makes them"
         )
     by_network = {}
-    for record in found:
-        network = (record["config"]["dataset"], record["config"]["model"])
+    for record in records:
+        network = f"{record['config']['model']}, {record['config']['dataset']}"
         by_network.setdefault(network, []).append(record)
     n = len(by_network)
-    rows = -(-n // _PANELS_PER_ROW)  # rounded up
+    rows = math.ceil(n / _PANELS_PER_ROW)
     fig, axes = panels(min(_PANELS_PER_ROW, n), 3.2, 3.1, rows)
     for ax in axes[n:]:
         ax.set_axis_off()
-    for ax, ((dataset, model), records) in zip(axes[:n], by_network.items(), strict=True):
-        _draw_order(ax, wake_frame(records), f"{model}, {dataset}")
+    for ax, (network, of_network) in zip(axes[:n], by_network.items(), strict=True):
+        _draw_order(ax, wake_frame(of_network), network)
     axes[0].legend(fontsize=8)
     fig.suptitle(title, fontsize=13)
     remark = "each seed a line; waking: the first gradient that is not exactly zero"
-    sign_figure(fig, caption(to_frame(found), remark))
+    write_caption(fig, caption(to_frame(records), remark))
     return fig
 
 
 def _draw_order(ax, wakes, title):
-    "Draw one network's order of waking."
-    layers = wakes["depth"].max()
-    ax.plot([1, layers], [1, layers], color="0.5", ls="--", lw=1, label="as claimed")
+    "Draw one network's order of waking; the title also says how many layers never woke."
+    n_layers = wakes["depth"].max()
+    ax.plot([1, n_layers], [1, n_layers], color="0.5", ls="--", lw=1, label="as claimed")
     for _, run in wakes.groupby("seed"):
-        from_output = layers + 1 - run["depth"]
+        from_output = n_layers + 1 - run["depth"]
         ax.plot(from_output, run["update"], ".-", color=PALETTE[1], alpha=0.6, lw=0.8, ms=4)
-    never = wakes["update"].isna().groupby(wakes["seed"]).sum().max()
-    if never:
-        title += f"\n{never} never woke"
+    n_asleep = wakes["update"].isna().groupby(wakes["seed"]).sum()
+    if n_asleep.max():
+        title += f"\n{n_asleep.max()} never woke"
     ax.set(xlabel="layer, counted from the output", ylabel="update of waking", title=title)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.yaxis.get_major_locator().set_params(integer=True)
@@ -123,33 +124,41 @@ class _Column(NamedTuple):
 
 def _columns(frame, models, schemes, suite):
     "Return the columns that have runs, with the same rows, and the schemes that no column has."
-    found = []  # (model, protocol, key -> runs)
+    run_columns = []  # with a group for each scheme that was run
     for model in models:
         for protocol in ("published", "clean"):
             runs = frame[(frame["model"] == model) & (frame["protocol"] == protocol)]
             if len(runs):
                 groups, _ = select_runs(runs, schemes, suite)
-                found.append((model, protocol, {group.key: group for group in groups}))
-    if not found:
+                run_columns.append(_Column(model, protocol, groups))
+    if not run_columns:
         how = how_to_make(suite, lambda e: e.model in models)
         raise NothingToDraw(f"there are no records of {' or '.join(models)} for this figure; {how}")
-    present = set().union(*(groups for _, _, groups in found))
+
+    present = {group.key for column in run_columns for group in column.groups}
     rows = [scheme for scheme in schemes if scheme in present]
     missing = [scheme for scheme in schemes if scheme not in present]
-    columns = []
-    for model, protocol, groups in found:
-        not_run = {key: SchemeRuns(model, key, key, None) for key in rows}
-        columns.append(_Column(model, protocol, [groups.get(key, not_run[key]) for key in rows]))
+    columns = []  # with a group for each row
+    for column in run_columns:
+        groups = {key: SchemeRuns(column.model, key, key, runs=None) for key in rows}
+        groups |= {group.key: group for group in column.groups}
+        columns.append(column._replace(groups=list(groups.values())))
     return columns, missing
 
 # %% ../../nbs/figures/04_waking.ipynb #6058c8e9
+_NOT_RUN = dict(fontsize=9, color="0.3", ha="center", va="center")  # how the words are written
+
+
 def _label_rows(ax, groups):
     "Write the schemes at the left side."
     ax.set_yticks(range(len(groups)), [scheme_title(group.key) for group in groups], fontsize=9)
 
 
 def _draw_outcome(ax, y, group, color):
-    "Draw one scheme's accuracies: seeds, mean with interval, and the other mode; return which."
+    """Draw one scheme's accuracies: seeds, mean with interval, and those in the other mode.
+
+    Return the kinds of marks that were drawn, for `_legend_entries`.
+    """
     drawn = set()
     last = scores(group.runs)
     half = half_width(last["score"])
@@ -177,20 +186,11 @@ def _draw_outcomes(ax, groups):
     drawn = set()
     colors = scheme_colors([group.key for group in groups])
     for y, group in enumerate(groups):
-        if group.runs is not None:
+        if group.runs is None:
+            in_the_middle = dict(transform=ax.get_yaxis_transform(), backgroundcolor="white")
+            ax.text(0.5, y, "not run", **_NOT_RUN, **in_the_middle)
+        else:
             drawn |= _draw_outcome(ax, y, group, colors[group.key])
-            continue
-        ax.text(
-            0.5,
-            y,
-            "not run",
-            transform=ax.get_yaxis_transform(),
-            fontsize=9,
-            color="0.3",
-            ha="center",
-            va="center",
-            backgroundcolor="white",
-        )
     _label_rows(ax, groups)
     ax.set(ylim=(len(groups) - 0.5, -0.5), xlabel="test accuracy")
     return drawn
@@ -207,13 +207,18 @@ def _draw_references(ax, frame, chance):
 
 # %% ../../nbs/figures/04_waking.ipynb #87aa2694
 def _draw_strips(ax, wakes, value, groups, colormap, norm):
-    "Draw a strip for each scheme, its layers from input to output; return the image."
+    """Draw a strip for each scheme, its layers from input to output; return the image.
+
+    A layer has the colour of the median over seeds of `value`, a column of `wakes`. It is hatched
+    if it never woke in one of the seeds.
+    """
     by_layer = dict(index="scheme", columns="depth", dropna=False)
-    never = wakes.pivot_table(values="update", aggfunc=lambda u: u.isna().any(), **by_layer)
+    never_woke = wakes.assign(never=wakes["update"].isna()).pivot_table(
+        values="never", aggfunc="any", **by_layer
+    )
     table = wakes.pivot_table(values=value, aggfunc="median", **by_layer)
-    # hatched where the layer of any seed never woke
-    table = table.mask(never.astype(bool)).reindex([group.scheme for group in groups])
-    hatch(ax.patch)
+    table = table.mask(never_woke.astype(bool)).reindex([group.scheme for group in groups])
+    hatch(ax.patch)  # seen through masked cells
     left, right = 0.5, len(table.columns) + 0.5
     image = ax.imshow(
         np.ma.masked_invalid(table),
@@ -226,16 +231,7 @@ def _draw_strips(ax, wakes, value, groups, colormap, norm):
     for y, group in enumerate(groups):
         if group.runs is None:
             ax.axhspan(y - 0.5, y + 0.5, color="white", zorder=1)
-            ax.text(
-                (left + right) / 2,
-                y,
-                "not run",
-                fontsize=9,
-                color="0.3",
-                ha="center",
-                va="center",
-                zorder=2,
-            )
+            ax.text((left + right) / 2, y, "not run", **_NOT_RUN, zorder=2)
     _label_rows(ax, groups)
     ax.set(xlabel="layer, from input to output")
     ax.grid(False)
@@ -247,7 +243,7 @@ def _wakes_of(wakes, column):
     return wakes[(wakes["model"] == column.model) & (wakes["protocol"] == column.protocol)]
 
 
-def _has_sleeper(image, groups):
+def _has_sleeping_layer(image, groups):
     "Whether a scheme that was run has a layer that never woke."
     was_run = [group.runs is not None for group in groups]
     return bool(image.get_array()[was_run].mask.any())
@@ -256,7 +252,7 @@ def _has_sleeper(image, groups):
 def _draw_wake_updates(fig, axes, columns, wakes):
     "Draw a row of strips coloured by the update of waking; return whether any layer never woke."
     latest = max(2, np.nanmax(wakes["update"]))
-    sleepers = []
+    any_asleep = False
     for ax, column in zip(axes, columns, strict=True):
         image = _draw_strips(
             ax,
@@ -266,14 +262,14 @@ def _draw_wake_updates(fig, axes, columns, wakes):
             "viridis_r",
             LogNorm(1, latest),
         )
-        sleepers.append(_has_sleeper(image, column.groups))
+        any_asleep = any_asleep or _has_sleeping_layer(image, column.groups)
     ticks = (1, 2, 3, 4) if latest < 5 else (1, 2, 5, 10, 20, 50, 100, 200, 500)
     ticks = [tick for tick in ticks if tick <= latest]
     label = "first update with a gradient"
     bar = fig.colorbar(image, ax=axes, label=label, shrink=0.95, ticks=ticks, extend="neither")
     bar.set_ticklabels([f"{tick:g}" for tick in ticks])
     bar.minorticks_off()
-    return any(sleepers)
+    return any_asleep
 
 
 _SIZE_TICKS = {
@@ -299,38 +295,36 @@ def _draw_wake_sizes(fig, axes, columns, wakes):
     bar.minorticks_off()
 
 # %% ../../nbs/figures/04_waking.ipynb #9de27044
-def _handle(**style):
-    "A line for the legend."
-    return Line2D([], [], color="0.2", **style)
-
-
 def _legend_entries(drawn):
-    "The legend's handles and texts for the kinds of marks that were drawn."
+    "Return the legend's handles and texts for the kinds of marks that were drawn."
+
+    def line(**style):
+        return Line2D([], [], color="0.2", **style)
+
     asleep = Patch()
     hatch(asleep)
     diamond = dict(marker="D", ls="", mfc="white")
     mean_text = "mean over seeds" if "interval" in drawn else "the one seed"
-    one_seed = _handle(marker="o", ls="", ms=4, alpha=0.5)
     entries = {
-        "mean": (_handle(marker="o", ls=""), mean_text),
-        "seed": (one_seed, "one seed"),
-        "interval": (_handle(marker="|", ms=8), "95 % t interval over seeds"),
-        "test_train_acc": (_handle(**diamond), "same images, model in training mode"),
-        "test_eval_acc": (_handle(**diamond), "same images, model in evaluation mode"),
-        "baseline": (_handle(ls="--"), "linear model, same images"),
-        "chance": (_handle(ls=":"), "chance"),
+        "mean": (line(marker="o", ls=""), mean_text),
+        "seed": (line(marker="o", ls="", ms=4, alpha=0.5), "one seed"),
+        "interval": (line(marker="|", ms=8), "95 % t interval over seeds"),
+        "test_train_acc": (line(**diamond), "same images, model in training mode"),
+        "test_eval_acc": (line(**diamond), "same images, model in evaluation mode"),
+        "baseline": (line(ls="--"), "linear model, same images"),
+        "chance": (line(ls=":"), "chance"),
         "asleep": (asleep, "no gradient at any update"),
     }
-    shown = [entries[kind] for kind in entries if kind == "mean" or kind in drawn]
+    shown = [entry for kind, entry in entries.items() if kind == "mean" or kind in drawn]
     handles, texts = zip(*shown, strict=True)
     return handles, texts
 
 
-def _explain(fig, drawn, text):
-    "Write the caption, and between it and the panels the legend."
+def _write_legend_and_caption(fig, drawn, text):
+    "Write the caption, and the legend between it and the panels."
     handles, texts = _legend_entries(drawn)
-    legend_rows = -(-len(texts) // 4)  # rounded up
-    lines = sign_figure(fig, text, lines_above=1 + 2 * legend_rows)
+    legend_rows = math.ceil(len(texts) / 4)
+    lines = write_caption(fig, text, lines_above=1 + 2 * legend_rows)
     height = 9.6 * lines + 6  # of the caption, in points
     legend = fig.legend(
         handles,
@@ -345,7 +339,7 @@ def _explain(fig, drawn, text):
 
 # %% ../../nbs/figures/04_waking.ipynb #9e6b4825
 def _title_columns(axes, columns):
-    "Write model, protocol, precision and number of seeds above each column; return the precisions."
+    "Write the title of each column, from model, protocol, precision and seeds; return precisions."
     precisions = []
     for ax, column in zip(axes, columns, strict=True):
         runs = pd.concat([group.runs for group in column.groups if group.runs is not None])
@@ -394,10 +388,9 @@ def accuracy_and_waking(
     upper, middle, lower = axes[:n], axes[n : 2 * n], axes[2 * n :]
 
     # the upper row: accuracies
-    drawn = set()
+    drawn = set()  # kinds of marks, for the legend
     for ax, column in zip(upper, columns, strict=True):
         drawn |= _draw_outcomes(ax, column.groups)
-    for ax, column in zip(upper, columns, strict=True):
         drawn |= _draw_references(ax, frame[frame["protocol"] == column.protocol], chance)
     precisions = _title_columns(upper, columns)
     right = 1.03 * max(ax.get_xlim()[1] for ax in upper)
@@ -419,10 +412,10 @@ def accuracy_and_waking(
     setting = f"{DATASET_LABELS.get(first['dataset'], first['dataset'])}, {first['epochs']} epochs"
     if pd.notna(first["train_size"]):
         setting = f"{first['train_size']:,.0f} images of {setting}"
-    title_figure(fig, title, setting)
+    write_title(fig, title, setting)
     remarks = [describe_sampling_error(shown)]
     if "interval" in drawn:
         remarks.append("strips: median over seeds")
     remark = "; ".join(filter(None, remarks))
-    _explain(fig, drawn, caption(shown, remark, missing))
+    _write_legend_and_caption(fig, drawn, caption(shown, remark, missing))
     return fig

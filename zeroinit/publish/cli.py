@@ -39,6 +39,7 @@ from zeroinit.sweep.driver import (
 
 # %% ../../nbs/publish/04_cli.ipynb #afb5dcdc
 def _list(args):
+    "Print a table of the suites."
     rows = []
     for name, list_experiments in SUITES.items():
         row = dict(
@@ -55,6 +56,7 @@ def _list(args):
 
 # %% ../../nbs/publish/04_cli.ipynb #e6edcc2c
 def _plan(args):
+    "Print the experiments of a suite, or with --all the GPU hours of every suite."
     if args.all:
         return _plan_all(args)
     rows = plan_suite(args.suite, args.results_root, args.only, args.part)
@@ -82,7 +84,9 @@ def _gpu_time_left(rows):
     "The time that the missing runs take on a GPU, in words; '' if no epoch was timed there."
     missing = [row for row in rows if row["done"] < row["runs"]]
     hours = sum(row["gpu_hours"] for row in missing if row["gpu_hours"] is not None)
-    return f"; on a GPU about {hours:.2g} hours, by epochs that were timed on one" if hours else ""
+    if not hours:
+        return ""
+    return f"; on a GPU about {hours:.2g} hours, by epochs that were timed on one"
 
 
 def _time_left(rows):
@@ -101,6 +105,7 @@ def _time_left(rows):
 
 # %% ../../nbs/publish/04_cli.ipynb #b53aea33
 def _run(args):
+    "Run a suite, or with --dry-run print what would be run."
     if args.dry_run:
         return _print_missing_runs(args)
     never_fail_to_print()  # records and logs are enough
@@ -135,20 +140,14 @@ _CLEAR_SCREEN = "\033[H\033[2J"
 
 
 def _status(args):
-    "Print the status; with --watch again and again, until nothing is left or Ctrl-C."
+    "Print the status; with --watch again and again, until nothing is left to do or Ctrl-C."
     suites = [args.suite] if args.suite else list(SUITES)
     while True:
         statuses = [suite_status(s, args.results_root, args.only, args.part) for s in suites]
+        text = _status_text(statuses)
         totals = [total for total, _ in statuses]
-        runs = list(chain.from_iterable(rows for _, rows in statuses))
         is_running = any(total["running"] for total in totals)
-        is_left = is_running or any(map(_is_left, totals))
-        text = format_table(totals)
-        if runs:
-            text += f"\n\n{format_table(runs)}"
-        notes = [_note_on_minutes(total) for total in totals if _is_partly_measured(total)]
-        if notes:
-            text += "\n\n" + "\n".join(notes)
+        is_left = is_running or any(_has_runs_to_do(total) for total in totals)
         if args.watch and is_left and not is_running:
             text += "\n\nno process is running it"
         if args.watch and sys.stdout.isatty():
@@ -162,8 +161,20 @@ def _status(args):
             return
 
 
-def _is_left(total):
-    "Whether a suite has runs to do."
+def _status_text(statuses):
+    "A table of suites, a table of their runs, and what the suites' minutes leave out."
+    totals = [total for total, _ in statuses]
+    runs = list(chain.from_iterable(rows for _, rows in statuses))
+    parts = [format_table(totals)]
+    if runs:
+        parts.append(format_table(runs))
+    notes = [_note_on_minutes(total) for total in totals if _is_partly_measured(total)]
+    if notes:
+        parts.append("\n".join(notes))
+    return "\n\n".join(parts)
+
+
+def _has_runs_to_do(total):
     return total["stopped"] or total["missing"] or total["damaged"]
 
 
@@ -184,6 +195,7 @@ def _note_on_minutes(total):
 
 # %% ../../nbs/publish/04_cli.ipynb #20941030
 def _report(args):
+    "Draw the figures; print the files that were written, the results, and what they show."
     from zeroinit.publish.report import report, results_table
 
     if not args.out and (args.suite or args.results_root != "results"):
@@ -199,18 +211,18 @@ def _report(args):
 
 def _findings(results_root, suite):
     "What the demo found in one sentence, or the verdict of each claim."
-    if suite == "demo":
-        from zeroinit.experiments.frames import read
-        from zeroinit.experiments.suites import of_suite
-        from zeroinit.publish.report import demo_finding
-
-        return ["", demo_finding(of_suite(read(results_root), suite))]
     from zeroinit.evidence.cells import claim_lines
+    from zeroinit.experiments.frames import read
     from zeroinit.experiments.records import records
     from zeroinit.experiments.suites import of_suite
+    from zeroinit.publish.report import demo_finding
 
-    found = records(results_root)
-    return claim_lines(of_suite(found, suite) if suite else found)
+    if suite == "demo":
+        return ["", demo_finding(of_suite(read(results_root), suite))]
+    shown = records(results_root)
+    if suite:
+        shown = of_suite(shown, suite)
+    return claim_lines(shown)
 
 # %% ../../nbs/publish/04_cli.ipynb #6b169b39
 def _export(args):
@@ -240,10 +252,10 @@ def _evidence(args):
 # %% ../../nbs/publish/04_cli.ipynb #fadf3a7b
 def _verify(args):
     "Run a record again; the exit code is 1 if something else comes out."
-    never_fail_to_print()  # the exit code says the same
     from zeroinit.experiments.records import read_record
     from zeroinit.experiments.verification import DIFFERENT, find_record, verify
 
+    never_fail_to_print()  # the exit code says the same
     record = read_record(find_record(args.record), probes=False)
     print(_record_text(record), flush=True)
     comparison = verify(args.record, args.epochs, args.dataset, args.data_root, quiet=False)
@@ -254,7 +266,6 @@ def _verify(args):
 def _record_text(record):
     "What a record's run was, how long it took, and where."
     from zeroinit.experiments.config import model_label, scheme_label
-    from zeroinit.experiments.progress import duration_text
 
     config, env = record["config"], record["env"]
     scheme = scheme_label(config["init"], config["init_args"])
@@ -281,7 +292,10 @@ _RUN_OPTIONS = {option.name: option for option in RUN_OPTIONS}
 
 
 def _add_run_option(command, name, metavar=None, **keywords):
-    "Add an option of a run to a command; keywords replace what follows from its definition."
+    """Add an option of a run to a command.
+
+    Keywords are arguments of `add_argument`, in place of those that follow from the definition.
+    """
     option = _RUN_OPTIONS[name]
     help = option.help.replace("None:", "default:")
     settings = dict(default=option.default, help=help)
@@ -299,7 +313,7 @@ def _add_run_option(command, name, metavar=None, **keywords):
 
 
 def _add_results_root(command):
-    "Add the folder of records; unlike a user's own runs, the project's suites are in `results`."
+    "Add the folder of records. The default of a run is `runs`, but suites are kept in `results`."
     _add_run_option(
         command,
         "results_root",
@@ -378,7 +392,13 @@ def make_parser(
     )
     parser.add_argument("--version", action="version", version=zeroinit.__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_command(commands, "list", _list, "the suites, their claims and contents", "list")
+    _add_command(
+        commands,
+        "list",
+        _list,
+        help="the suites, their claims and contents",
+        example="list",
+    )
     _add_suite_commands(commands, suites)
     _add_result_commands(commands, suites)
     _add_evidence_commands(commands)
@@ -386,14 +406,15 @@ def make_parser(
         commands,
         "completion",
         _completion,
-        "a script that completes this command in a shell",
-        "completion bash > ~/.local/share/bash-completion/completions/zeroinit",
+        help="a script that completes this command in a shell",
+        example="completion bash > ~/.local/share/bash-completion/completions/zeroinit",
     )
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser
 
 
 def _add_command(commands, name, function, help, example):
+    "Add a command that calls a function with the parsed arguments; return its own parser."
     epilog = f"example: zeroinit {example}"
     command = commands.add_parser(name, help=help, description=help, epilog=epilog)
     command.set_defaults(function=function)
@@ -406,8 +427,8 @@ def _add_suite_commands(commands, suites):
         commands,
         "plan",
         _plan,
-        "the experiments of a suite, what is done, and how long the rest takes here",
-        "plan schicho-mnist --only 'fnn zero'",
+        help="the experiments of a suite, what is done, and how long the rest takes here",
+        example="plan schicho-mnist --only 'fnn zero'",
     )
     _add_suite(plan, suites, nargs="?", default=None)
     plan.add_argument(
@@ -419,8 +440,8 @@ def _add_suite_commands(commands, suites):
         commands,
         "run",
         _run,
-        "run what is missing of a suite; after a stop, the same command continues",
-        "run schicho-mnist --jobs 2",
+        help="run what is missing of a suite; after a stop, the same command continues",
+        example="run schicho-mnist --jobs 2",
     )
     _add_suite(run, suites)
     _add_selection(run)
@@ -430,8 +451,8 @@ def _add_suite_commands(commands, suites):
         commands,
         "status",
         _status,
-        "runs that are done, running, stopped or failed; seconds an epoch, minutes left",
-        "status schicho-mnist --watch 2",
+        help="runs that are done, running, stopped or failed; seconds an epoch, minutes left",
+        example="status schicho-mnist --watch 2",
     )
     _add_suite(status, suites, nargs="?", default=None)
     _add_selection(status)
@@ -449,8 +470,8 @@ def _add_evidence_commands(commands):
         commands,
         "evidence",
         _evidence,
-        "what is known about a claim, cell by cell, and the records behind each cell",
-        "evidence S3",
+        help="what is known about a claim, cell by cell, and the records behind each cell",
+        example="evidence S3",
     )
     evidence.add_argument("claim", metavar="CLAIM", help="as S3; `zeroinit list` names them")
     _add_results_root(evidence)
@@ -459,8 +480,8 @@ def _add_evidence_commands(commands):
         commands,
         "verify",
         _verify,
-        "run a record again and say whether the same comes out; exit code 1: something else",
-        "verify results/mnist/fnn/zero-1d1ac5dd/seed0.json --epochs 2",
+        help="run a record again and say whether the same comes out; exit code 1: something else",
+        example="verify results/mnist/fnn/zero-1d1ac5dd/seed0.json --epochs 2",
     )
     verify.add_argument("record", metavar="RECORD", help="a file as seed0.json below results")
     verify.add_argument(
@@ -478,8 +499,8 @@ def _add_result_commands(commands, suites):
         commands,
         "report",
         _report,
-        "execute the figure notebooks, rebuild the README, print the table",
-        "report --suite demo --results-root demo/results --out demo",
+        help="execute the figure notebooks, rebuild the README, print the table",
+        example="report --suite demo --results-root demo/results --out demo",
     )
     _add_results_root(report)
     report.add_argument(
@@ -495,8 +516,9 @@ def _add_result_commands(commands, suites):
         commands,
         "export",
         _export,
-        "records as event files for TensorBoard",
-        "export tensorboard --suite schicho-mnist --out events && tensorboard --logdir events",
+        help="records as event files for TensorBoard",
+        example="export tensorboard --suite schicho-mnist --out events "
+        "&& tensorboard --logdir events",
     )
     export.add_argument("format", choices=("tensorboard",))
     _add_results_root(export)
@@ -512,8 +534,8 @@ def _add_result_commands(commands, suites):
         commands,
         "explorer",
         _explorer,
-        "the records as one interactive HTML page, which needs no network",
-        "explorer --out explorer.html",
+        help="the records as one interactive HTML page, which needs no network",
+        example="explorer --out explorer.html",
     )
     _add_results_root(explorer)
     explorer.add_argument(
@@ -532,13 +554,6 @@ def check_run_arguments(
     _check_together(args)
     _check_devices(args)
     _check_ray(args)
-
-
-def _check_plan_arguments(args):
-    if args.all and (args.suite or args.only or args.part):
-        raise Refused("--all is for every suite and all of its runs; leave the others out")
-    if not args.all and not args.suite:
-        raise Refused("name a suite (see `zeroinit list`), or plan all of them with --all")
 
 
 def _check_counts(args):
@@ -592,6 +607,27 @@ def _check_ray(args):
     if args.ray and args.dry_run:
         raise Refused("--dry-run and --ray contradict each other: nothing is sent anywhere")
 
+
+def _check_plan_arguments(args):
+    if args.all and (args.suite or args.only or args.part):
+        raise Refused("--all is for every suite and all of its runs; leave the others out")
+    if not args.all and not args.suite:
+        raise Refused("name a suite (see `zeroinit list`), or plan all of them with --all")
+
+
+def _check_arguments(args):
+    "Raise `Refused` for arguments of any command that cannot be carried out."
+    for name in ("results_root", "data_root", "dataset", "ray", "suite", "out", "record"):
+        if getattr(args, name, None) == "":
+            raise Refused(f"{name.replace('_', '-')} is empty")
+    if args.command == "run":
+        check_run_arguments(args)
+    if args.command == "plan":
+        _check_plan_arguments(args)
+    watch = getattr(args, "watch", None)
+    if watch is not None and not 0 < watch < 1e6:
+        raise Refused(f"--watch must be a positive number of seconds, not {watch:g}")
+
 # %% ../../nbs/publish/04_cli.ipynb #f61f0761
 def main(
     argv=None,  # arguments; None: those of the command line
@@ -642,24 +678,11 @@ def _warnings_on_one_line():
 
 
 def _flush_or_drop():
-    "Flush standard output; drop what it holds if that fails, so that Python's end is quiet."
+    "Flush standard output; if that fails, drop its content, or Python would complain at its exit."
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
         drop_output(sys.stdout)
-
-
-def _check_arguments(args):
-    for name in ("results_root", "data_root", "dataset", "ray", "suite", "out", "record"):
-        if getattr(args, name, None) == "":
-            raise Refused(f"{name.replace('_', '-')} is empty")
-    if args.command == "run":
-        check_run_arguments(args)
-    if args.command == "plan":
-        _check_plan_arguments(args)
-    watch = getattr(args, "watch", None)
-    if watch is not None and not 0 < watch < 1e6:
-        raise Refused(f"--watch must be a positive number of seconds, not {watch:g}")
 
 # %% ../../nbs/publish/04_cli.ipynb #3c6e8b1f
 if __name__ == "__main__" and __spec__:  # python -m zeroinit.publish.cli; a notebook has no spec

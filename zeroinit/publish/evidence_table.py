@@ -44,23 +44,24 @@ def cell_words(
 def map_columns(
     cells,  # frame of `evidence_cells`
 ) -> list[tuple[str, str]]:  # data set, network
-    "Return the settings of cells, by data set and network in the usual orders."
+    "Return the settings of cells, sorted by data set and network; unknown networks come last."
     pairs = []
     for setting in cells["setting"].unique():
         network, dataset = setting.split(" on ")
         pairs.append((dataset, network))
-    datasets, networks = [*DATASET_TITLES.values()], [*WORK_OF]
+    datasets = list(DATASET_TITLES.values())
+    networks = list(WORK_OF)
 
     def position(pair):
         dataset, network = pair
-        known = network in networks
-        return datasets.index(dataset), networks.index(network) if known else len(networks)
+        of_network = networks.index(network) if network in networks else len(networks)
+        return (datasets.index(dataset), of_network)
 
     return sorted(pairs, key=position)
 
 
 def _css_class(word, so_far=""):
-    "Return the CSS class that colours a word; short and partial ones look as what they say so far."
+    "Return the CSS class that colours a word, or the answer so far of a short or partial cell."
     if word in ("short", "partial"):
         return f"so-far-{so_far}"
     return word.replace(" ", "-")
@@ -157,7 +158,8 @@ _MAP_LAYOUT = """\
 def _color_rule(name, color):
     "Return the CSS rule of a word: its colour, and a text colour that can be read on it."
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 100
+    brightness = 0.299 * red + 0.587 * green + 0.114 * blue  # as an eye sees it, 0 to 255
+    is_dark = brightness < 100
     text = "#fff" if is_dark else "#1b1b1b"
     rule = f".map div > .{name}, .words .{name} {{ background: {color}; color: {text}; "
     border = "dashed" if name == "not-claimed" else "solid"
@@ -189,15 +191,16 @@ def seed_ranges(
 
 
 def experiment_records(
-    found,  # list of `records`
+    records,  # of `zeroinit.experiments.records`
 ) -> dict:  # by the experiment's hash
     """Return where the records of each experiment are, and what made them.
 
     Each entry is a dict of `folder` (below the folder of results) and `made`, a list of dicts with
     `seeds` (in words), `commit` and `machine`.
     """
-    seeds_of, folders = {}, {}
-    for record in found:
+    folders = {}  # hash -> folder
+    seeds_of = {}  # hash -> {(commit, machine) -> seeds}
+    for record in records:
         config, env = record["config"], record["env"]
         experiment_hash = config_hash(config)
         model = config["model"].replace(":", "-").replace("/", "-")
@@ -206,13 +209,12 @@ def experiment_records(
         if env["dirty"]:
             commit += " with uncommitted changes"
         machine = f"{env['device']}, torch {env['torch']}"
-        made = seeds_of.setdefault(experiment_hash, {})
-        made.setdefault((commit, machine), []).append(record["seed"])
+        by_origin = seeds_of.setdefault(experiment_hash, {})
+        by_origin.setdefault((commit, machine), []).append(record["seed"])
     entries = {}
-    for experiment_hash, made in seeds_of.items():
-        rows = [
-            dict(seeds=seed_ranges(seeds), commit=commit, machine=machine)
-            for (commit, machine), seeds in made.items()
-        ]
-        entries[experiment_hash] = dict(folder=folders[experiment_hash], made=rows)
+    for experiment_hash, by_origin in seeds_of.items():
+        made = []
+        for (commit, machine), seeds in by_origin.items():
+            made.append(dict(seeds=seed_ranges(seeds), commit=commit, machine=machine))
+        entries[experiment_hash] = dict(folder=folders[experiment_hash], made=made)
     return entries

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EPOCHS', 'EPOCHS_OF_A_TRIAL', 'Card', 'seconds_on', 'measure_card', 'Operation', 'CountWork', 'step_bound',
-           'TimedEpoch', 'time_epoch', 'machine_name', 'GPUFile', 'quick_epochs', 'bench', 'command_options',
-           'read_command', 'gpu_command']
+           'TimedEpoch', 'time_epoch', 'GPUFile', 'quick_epochs', 'bench', 'command_options', 'read_command',
+           'gpu_command']
 
 # %% ../../nbs/publish/05_gpu.ipynb #64771261
 import argparse
@@ -26,12 +26,18 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from ..basics.errors import Refused
-from ..basics.files import at_root, write_atomically
+from ..basics.files import at_root
 from ..experiments.records import environment
 from ..experiments.resolve import image_shape
 from ..experiments.runner import find_device
 from ..models.networks import build
-from .benchmarks import epoch_times, fastest
+from zeroinit.publish.benchmarks import (
+    epoch_times,
+    fastest,
+    machine_name,
+    random_images,
+    write_json,
+)
 from ..sweep.driver import format_table
 from ..training.together import Trials, ways_on_gpu
 
@@ -61,22 +67,25 @@ def seconds_on(
 
 
 def _copy_rate(device, n_bytes):
+    "Measure how many bytes a second a copy reads and writes."
     source = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * n_bytes / seconds_on(device, lambda: target.copy_(source))
 
 
 def _matrix_rate(device, precision, n):
+    "Measure how many operations a second a product of two (n, n) matrices does."
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = torch.rand(2, n, n, device=device).to(dtype)
+    n_products = 5
     setting = torch.backends.cuda.matmul
     before = setting.allow_tf32
     setting.allow_tf32 = precision == "tf32"
     try:
-        seconds = seconds_on(device, lambda: [a @ b for _ in range(5)])
+        seconds = seconds_on(device, lambda: [a @ b for _ in range(n_products)])
     finally:
         setting.allow_tf32 = before
-    return 5 * 2 * n**3 / seconds
+    return n_products * 2 * n**3 / seconds
 
 
 def measure_card(
@@ -91,15 +100,15 @@ def measure_card(
 # %% ../../nbs/publish/05_gpu.ipynb #49fd5dfa
 @dataclass(frozen=True)
 class Operation:
-    "An operation of torch that moved memory."
+    "An operation of torch that read or wrote tensors."
 
     name: str  # as the profiler calls it: aten::mm
     bytes: int  # read and written, each tensor once
-    flops: int  # additions and multiplications of a product; 0: no product
+    flops: int  # additions and multiplications of a product; 0: it is not a product
 
 
 def _size(tensor):
-    "Bytes of a tensor; one that was expanded takes no more than it is stored in."
+    "Bytes of a tensor, at most those of its storage: an expanded tensor repeats the same bytes."
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
@@ -114,8 +123,9 @@ def _is_view(operation):
 
 
 def _written_arguments(operation, args):
+    "The arguments that an operation writes into."
     arguments = zip(operation._schema.arguments, args, strict=False)
-    return [value for a, value in arguments if a.alias_info is not None and a.alias_info.is_write]
+    return [value for about, value in arguments if about.alias_info and about.alias_info.is_write]
 
 
 class CountWork(TorchDispatchMode):
@@ -130,13 +140,13 @@ class CountWork(TorchDispatchMode):
         out = func(*args, **kwargs)
         if _is_view(func):
             return out
+        read = _tensors((args, kwargs))
         written = _tensors(out) or _tensors(_written_arguments(func, args))
-        moved = [*_tensors((args, kwargs)), *written]
         flops = 0
         if func._overloadpacket in flop_registry:
             flops = flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
-        operation = Operation(func._schema.name, sum(map(_size, moved)), flops)
-        self.operations.append(operation)
+        n_bytes = sum(_size(tensor) for tensor in [*read, *written])
+        self.operations.append(Operation(func._schema.name, n_bytes, flops))
         return out
 
 # %% ../../nbs/publish/05_gpu.ipynb #4b97b8e2
@@ -147,7 +157,7 @@ def step_bound(
     precision: str,  # float32, tf32 or bf16
     card: Card,  # what the device can do
 ) -> float:  # seconds
-    "The least time for a training step, by the products it consists of and its optimizer."
+    "The least time for a training step, by its products and its optimizer."
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = model.to("meta", dtype)
     images = torch.empty(batch, *shape, device="meta", dtype=dtype)
@@ -158,7 +168,8 @@ def step_bound(
     for operation in work.operations:
         if operation.flops:
             by_memory = operation.bytes / card.copy_rate
-            seconds += max(by_memory, operation.flops / card.matrix_rates[precision])
+            by_arithmetic = operation.flops / card.matrix_rates[precision]
+            seconds += max(by_memory, by_arithmetic)
     n_parameters = sum(p.numel() for p in model.parameters())
     # Adam reads weight, gradient, mean and square, and writes all but the gradient, in float32
     return seconds + 7 * 4 * n_parameters / card.copy_rate
@@ -175,7 +186,7 @@ class TimedEpoch:
     precision: str
     seeds: int = 1  # trained together
     target_s: float = None  # seconds for all seeds
-    sizes: tuple = ()  # pairs of the model's own arguments
+    sizes: tuple = ()  # other arguments of the model, as pairs of name and value
 
 
 EPOCHS = (
@@ -197,7 +208,7 @@ EPOCHS = (
     TimedEpoch("resnet50", "cifar10", 43_000, 128, "tf32", 1),
     TimedEpoch("resnet50", "cifar10", 43_000, 128, "float32", 1),
 )
-EPOCHS_OF_A_TRIAL = 16  # of which a few are recorded, and two of each way are timed
+EPOCHS_OF_A_TRIAL = 16  # enough to record each way's steps and to time two epochs of it
 
 
 def time_epoch(
@@ -209,22 +220,25 @@ def time_epoch(
     "Time short epochs of a network, and scale the fastest to all images of an epoch."
     shape = image_shape(epoch.data)
     make = partial(build, epoch.model, image_shape=shape, classes=10, **dict(epoch.sizes))
-    generator = torch.Generator().manual_seed(0)
-    n = steps * epoch.batch
-    x = torch.randint(256, (n, *shape), dtype=torch.uint8, generator=generator)
-    y = torch.randint(10, (n,), generator=generator)
+    x, y = random_images(steps * epoch.batch, shape)
 
-    options = dict(device=device, together=epoch.seeds, precision=epoch.precision, epochs=5)
-    trials = None
-    if epoch.seeds > 1:
-        trials = Trials(ways_on_gpu(make()))
-        options |= dict(trials=trials, epochs=EPOCHS_OF_A_TRIAL)
-    seconds = epoch_times(make, x, y, epoch.batch, **options)
+    trials = Trials(ways_on_gpu(make())) if epoch.seeds > 1 else None
+    seconds = epoch_times(
+        make,
+        x,
+        y,
+        epoch.batch,
+        together=epoch.seeds,
+        trials=trials,
+        epochs=EPOCHS_OF_A_TRIAL if trials else 5,
+        device=device,
+        precision=epoch.precision,
+    )
 
-    steps_of_all = math.ceil(epoch.images / epoch.batch)
-    epoch_s = min(seconds) * steps_of_all / steps
-    bound = step_bound(make(), shape, epoch.batch, epoch.precision, card)
-    bound_s = bound * steps_of_all * epoch.seeds
+    steps_of_epoch = math.ceil(epoch.images / epoch.batch)
+    epoch_s = min(seconds) * steps_of_epoch / steps
+    step_bound_s = step_bound(make(), shape, epoch.batch, epoch.precision, card)
+    bound_s = step_bound_s * steps_of_epoch * epoch.seeds
     row = asdict(epoch)
     del row["sizes"], row["target_s"]
     return row | dict(
@@ -238,20 +252,6 @@ def time_epoch(
     )
 
 # %% ../../nbs/publish/05_gpu.ipynb #52f43edd
-def machine_name(
-    device: torch.device,
-) -> str:  # as nvidia-h200
-    "The device's name as part of a file's."
-    letters = [c if c.isalnum() else " " for c in environment(device)["device"].lower()]
-    return "-".join("".join(letters).split())
-
-
-def _write_json(path, value):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(value, indent=1, allow_nan=False)
-    return write_atomically(path, lambda file: file.write(text.encode() + b"\n"))
-
-
 class GPUFile:
     "Tables of measurements on one machine, in `results/gpu`; each row is written at once."
 
@@ -273,7 +273,7 @@ class GPUFile:
     def add(self, table, row):
         "Add a row to a table, and write the file."
         self.content[table].append(row)
-        _write_json(self.path, self.content)
+        write_json(self.path, self.content)
 
 # %% ../../nbs/publish/05_gpu.ipynb #d9fab40a
 _SHOWN = ("model", "data", "precision", "seeds", "way", "epoch_s", "bound_s", "ratio", "target_s")
@@ -296,7 +296,7 @@ def bench(
     quick: bool = False,  # a few images
     epochs: Sequence[TimedEpoch] = None,  # None: all, or those of `quick_epochs`
 ) -> list:  # of dicts, the rows
-    "Time epochs, print each row, and write it at once."
+    "Time epochs; print and write each row as soon as it is measured."
     if epochs is None:
         epochs = quick_epochs() if quick else EPOCHS
     card = measure_card(device, 2**22, 256) if quick else measure_card(device)
@@ -306,15 +306,18 @@ def bench(
     file.content["card"] = asdict(card)
     file.begin("epochs")
     day = time.strftime("%Y-%m-%d")
-    timed = at_root(results_root) / "epoch_times" / f"{machine_name(device)}-{day}.json"
+    times_path = at_root(results_root) / "epoch_times" / f"{machine_name(device)}-{day}.json"
     rows = []
     for epoch in epochs:
-        is_small = epoch.model in ("fnn", "cnn", "residual_cnn")
-        steps = 150 if is_small and not quick else 40
-        row = time_epoch(epoch, device, card, 2 if quick else steps)
+        steps = 40
+        if quick:
+            steps = 2
+        elif epoch.model in ("fnn", "cnn", "residual_cnn"):  # whose steps are short
+            steps = 150
+        row = time_epoch(epoch, device, card, steps)
         file.add("epochs", row)
         rows.append(row)
-        _write_json(timed, rows)
+        write_json(times_path, rows)
         print(", ".join(f"{name} {_text(row[name])}" for name in _SHOWN), flush=True)
     print(format_table([{name: row[name] for name in _SHOWN} for row in rows]))
     return rows
@@ -325,7 +328,7 @@ def _text(value):
 
 # %% ../../nbs/publish/05_gpu.ipynb #81ed8146
 def _device(name):
-    "The device of an option; what it must be is told as argparse tells it."
+    "Return the device that an option names. A wrong name is an error of argparse, which says why."
     try:
         return find_device(name)
     except Refused as error:
@@ -347,7 +350,7 @@ def read_command(
     parser: argparse.ArgumentParser,  # of `command_options`
     argv: list = None,  # None: those of the command line
 ):  # the arguments, with a device
-    "Parse a command; end it with a message, and exit code 2, if it measures no GPU."
+    "Parse a command; end it with a message and exit code 2 if there is no GPU to measure."
     args = parser.parse_args(argv)
     if args.device.type != "cuda" and not args.quick:
         parser.error("there is no CUDA GPU here; --quick rehearses the measurement on a CPU")

@@ -57,8 +57,8 @@ def _rank_text(row):
 
 
 def _row_cells(row):
-    "What stands in a row's cells and what they are sorted by; None: last, whatever the order."
-    never = math.inf if row.asleep else row.last_wake
+    "Return the cells of a row, as (text, value to sort by); a NaN is sorted last in both orders."
+    wakes_at = math.inf if row.asleep else row.last_wake
     setting = f"{row.model} on {DATASET_TITLES.get(row.dataset, row.dataset)}"
     share = _with_half_width(row.share, row.share_high)
     if row.scheme == "default":
@@ -70,19 +70,19 @@ def _row_cells(row):
         (_seeds_text(row), row.n),
         (_with_half_width(row.accuracy, row.high), row.accuracy),
         (share, row.share),
-        (_waking_text(row), never),
+        (_waking_text(row), wakes_at),
         (_rank_text(row), row.rank),
         ("" if math.isnan(row.seconds) else f"{row.seconds:.2g}", row.seconds),
     ]
 
 
 def _cell(name, text, value):
-    "A table cell in HTML, with its column and what it is sorted by; empty if it is not known."
+    "Return a table cell in HTML, with its column and what it is sorted by: nothing for a NaN."
     if isinstance(value, float):
         value = "" if math.isnan(value) else f"{value:.6g}"
-    value = html.escape(str(value))
+    sort_by = html.escape(str(value))
     column = "" if name == _NAMES[0] else f' data-of="{html.escape(name)}"'
-    return f'<td{column} data-sort="{value}">{html.escape(text)}</td>'
+    return f'<td{column} data-sort="{sort_by}">{html.escape(text)}</td>'
 
 # %% ../../nbs/publish/01_league_table.ipynb #3ab7a44b
 def league_html(
@@ -92,8 +92,13 @@ def league_html(
 
     Models without any run are named below the table.
     """
-    by_model = dict(list(table.groupby("model", sort=False)))
-    shown = [rows for rows in by_model.values() if rows["n"].any()]
+    shown = []  # rows of each model that was run
+    missing = []
+    for model, rows in table.groupby("model", sort=False):
+        if rows["n"].any():
+            shown.append(rows)
+        else:
+            missing.append(f"{model} ({len(rows)} scheme{'s' if len(rows) > 1 else ''})")
     if not shown:
         return (
             "<p>No scheme was run by the suite <code>schemes</code> yet: "
@@ -104,18 +109,14 @@ def league_html(
     for rows in shown:
         ranked = rows.sort_values("accuracy", ascending=False, kind="stable", na_position="last")
         for row in ranked.itertuples():
-            named = zip(_NAMES, _row_cells(row), strict=True)
-            row_of_cells = "".join(_cell(name, *cell) for name, cell in named)
-            lines.append(f"<tr>{row_of_cells}</tr>")
+            columns = zip(_NAMES, _row_cells(row), strict=True)
+            cells = [_cell(name, text, value) for name, (text, value) in columns]
+            lines.append(f"<tr>{''.join(cells)}</tr>")
     parts = [
         f'<table class="sortable league"><thead><tr>{head}</tr></thead><tbody>',
         *lines,
         "</tbody></table>",
     ]
-    missing = []
-    for model, rows in by_model.items():
-        if not rows["n"].any():
-            missing.append(f"{model} ({len(rows)} scheme{'s' if len(rows) > 1 else ''})")
     if missing:
         parts.append(f"<p>Not run: {', '.join(missing)}.</p>")
     return "\n".join(parts)

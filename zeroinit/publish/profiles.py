@@ -9,6 +9,7 @@ __all__ = ['PROFILED', 'BASELINE', 'CHANGES', 'EVALUATION_BATCHES', 'quick_netwo
            'profiles_command']
 
 # %% ../../nbs/publish/05_profiles.ipynb #1aa126aa
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from ..data.batches import Batches
 from ..experiments.resolve import image_shape
 from ..models.blocks import Bottleneck
 from ..models.networks import build
+from .benchmarks import random_images
 from zeroinit.publish.gpu import (
     Card,
     CountWork,
@@ -54,58 +56,65 @@ PROFILED = (
 
 def quick_networks() -> tuple:  # of TimedEpoch
     "The networks in a small size, for a rehearsal."
-    tokens = (("width", 16), ("depth", 1), ("patch", 16))
-    heads = (("heads", 2), ("head_width", 8))
+    mixer_sizes = (("width", 16), ("depth", 1), ("patch", 16))
+    vit_sizes = (*mixer_sizes, ("heads", 2), ("head_width", 8))
+    resnet_sizes = (("blocks", (1,)), ("width", 4))
     return (
-        TimedEpoch("mixer", "cifar10", 64, 4, "bf16", sizes=tokens),
-        TimedEpoch("vit", "cifar10", 64, 4, "bf16", sizes=tokens + heads),
-        TimedEpoch("resnet50", "cifar10", 64, 4, "bf16", sizes=(("blocks", (1,)), ("width", 4))),
+        TimedEpoch("mixer", "cifar10", 64, 4, "bf16", sizes=mixer_sizes),
+        TimedEpoch("vit", "cifar10", 64, 4, "bf16", sizes=vit_sizes),
+        TimedEpoch("resnet50", "cifar10", 64, 4, "bf16", sizes=resnet_sizes),
     )
 
 
 def _made_up_images(network, n, device):
-    generator = torch.Generator().manual_seed(0)
-    shape = (n, *image_shape(network.data))
-    x = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-    y = torch.randint(10, (n,), generator=generator)
+    "Return n random images of the shape that a network takes, with labels."
+    x, y = random_images(n, image_shape(network.data))
     return x.to(device), y.to(device)
 
 
 def _build(network, device, **sizes):
+    "Return a network with random weights, the same every time; `sizes` replace its own."
     torch.manual_seed(0)
     shape = image_shape(network.data)
     sizes = dict(network.sizes) | sizes
     return build(network.model, image_shape=shape, classes=10, **sizes).to(device)
 
 # %% ../../nbs/publish/05_profiles.ipynb #e02da218
-def _says(of_copy, of_units):
-    "A sentence on what limits an operation, from its shares of the measured rates."
-    if of_units > 0.5:
-        return f"limited by arithmetic, at {of_units:.0%} of the measured rate"
-    if of_copy > 0.7:
-        return f"limited by memory, at {of_copy:.0%} of the measured rate"
-    return f"far from both limits: {of_copy:.0%} of memory's rate, {of_units:.0%} of arithmetic's"
+def _describe_limit(memory_share, arithmetic_share):
+    "Say what limits an operation, from its shares of the rates that were measured."
+    if arithmetic_share > 0.5:
+        return f"limited by arithmetic, at {arithmetic_share:.0%} of the measured rate"
+    if memory_share > 0.7:
+        return f"limited by memory, at {memory_share:.0%} of the measured rate"
+    return (
+        f"far from both limits: {memory_share:.0%} of memory's rate, "
+        f"{arithmetic_share:.0%} of arithmetic's"
+    )
 
 
 def _kernel_rows(averages, on_gpu, steps):
-    "Rows of the kernels, or on a CPU of the operations without those inside them, longest first."
-    times = {}
+    """Return a row for each kernel, the one that took longest first.
+
+    On a CPU there are no kernels: the rows are those of the operations of torch, each without the
+    time of those that it calls.
+    """
+    kernels = {}  # name -> microseconds, calls
     for average in averages:
         if on_gpu and average.device_type != DeviceType.CUDA:
             continue
         us = average.self_device_time_total if on_gpu else average.self_cpu_time_total
         if us > 0:
-            times[average.key] = (us, average.count)
-    total = sum(us for us, _ in times.values())
+            kernels[average.key] = (us, average.count)
+    total_us = sum(us for us, _ in kernels.values())
     rows = []
-    for name, (us, count) in sorted(times.items(), key=lambda item: -item[1][0]):
-        row = dict(kernel=name[:120], calls=count / steps, ms=us / 1e3 / steps, share=us / total)
+    for name, (us, calls) in kernels.items():
+        row = dict(kernel=name[:120], calls=calls / steps, ms=us / 1e3 / steps, share=us / total_us)
         rows.append(row)
-    return rows
+    return sorted(rows, key=lambda row: row["ms"], reverse=True)
 
 
 def _is_inside(event, names):
-    "Is an event part of another one with one of these names?"
+    "Whether an event is part of another one with one of these names."
     parent = event.cpu_parent
     while parent is not None:
         if parent.name in names:
@@ -114,32 +123,36 @@ def _is_inside(event, names):
     return False
 
 
-def _operation_rows(events, operations, on_gpu, steps, rates):
-    "Rows of torch's operations, longest first; rates: bytes and operations a second, at most."
-    counted = {operation.name for operation in operations}
-    us = dict.fromkeys(counted, 0.0)
+def _operation_rows(events, operations, on_gpu, steps, copy_rate, matrix_rate):
+    """Return a row for each kind of torch's operations, the one that took longest first.
+
+    `events` are those of the profiler, in `steps` steps; `operations` are those of one step.
+    """
+    names = {operation.name for operation in operations}
+    times = dict.fromkeys(names, 0.0)  # name -> microseconds
     for event in events:
-        if event.name in counted and not _is_inside(event, counted):
-            us[event.name] += event.device_time_total if on_gpu else event.cpu_time_total
-    total = sum(us.values())
+        if event.name in names and not _is_inside(event, names):
+            times[event.name] += event.device_time_total if on_gpu else event.cpu_time_total
+    total_us = sum(times.values())
     rows = []
-    for name in sorted(us, key=us.get, reverse=True):
-        seconds = us[name] / 1e6 / steps
+    for name in sorted(times, key=times.get, reverse=True):
+        seconds = times[name] / 1e6 / steps
         if seconds == 0:
             continue
-        own = [operation for operation in operations if operation.name == name]
-        n_bytes = sum(operation.bytes for operation in own)
-        of_copy = n_bytes / seconds / rates[0]
-        of_units = sum(operation.flops for operation in own) / seconds / rates[1]
+        calls = [operation for operation in operations if operation.name == name]
+        n_bytes = sum(operation.bytes for operation in calls)
+        flops = sum(operation.flops for operation in calls)
+        memory_share = n_bytes / seconds / copy_rate
+        arithmetic_share = flops / seconds / matrix_rate
         row = dict(
             operation=name,
-            calls=len(own),
+            calls=len(calls),
             ms=1e3 * seconds,
-            share=us[name] / total,
+            share=times[name] / total_us,
             mb=n_bytes / 1e6,
-            of_copy_rate=of_copy,
-            of_matrix_rate=of_units,
-            says=_says(of_copy, of_units),
+            of_copy_rate=memory_share,
+            of_matrix_rate=arithmetic_share,
+            says=_describe_limit(memory_share, arithmetic_share),
         )
         rows.append(row)
     return rows
@@ -151,7 +164,11 @@ def profile_step(
     card: Card,  # of the device
     steps: int = 5,  # that are profiled
 ) -> tuple:  # rows of kernels, rows of operations
-    "Profile eager training steps of a network; the recorded ones consist of the same kernels."
+    """Profile training steps of a network.
+
+    The steps are executed one operation at a time. A run records its steps as CUDA graphs, which
+    consist of the same kernels.
+    """
     on_gpu = device.type == "cuda"
     model = _build(network, device)
     x, y = _made_up_images(network, steps * network.batch, device)
@@ -162,23 +179,29 @@ def profile_step(
         activities.append(ProfilerActivity.CUDA)
     with hardware_settings([model], tf32=network.precision == "tf32"):
         step = make_step(model, Adam(model.parameters()), recipe, Execution())
-        train_epoch(step, batches)
+        train_epoch(step, batches)  # warms up
         with profile(activities=activities) as recorded:
             train_epoch(step, batches).tolist()  # waits for the end
         images, labels = next(iter(batches))
         with CountWork() as work:
             step.update(images, labels)
-    rates = (card.copy_rate, card.matrix_rates[network.precision])
     kernels = _kernel_rows(recorded.key_averages(), on_gpu, steps)
-    operations = _operation_rows(recorded.events(), work.operations, on_gpu, steps, rates)
-    named = dict(network=network.model, precision=network.precision)
-    return [named | row for row in kernels], [named | row for row in operations]
+    operations = _operation_rows(
+        recorded.events(),
+        work.operations,
+        on_gpu,
+        steps,
+        card.copy_rate,
+        card.matrix_rates[network.precision],
+    )
+    of_network = dict(network=network.model, precision=network.precision)
+    return [of_network | row for row in kernels], [of_network | row for row in operations]
 
 # %% ../../nbs/publish/05_profiles.ipynb #2079dbc3
 class MasterAdam(Adam):
-    """`Adam` on float32 copies of weights, which it rounds to the weights' own type after a step.
+    """`Adam` that keeps parameters in float32, and rounds them to the model's type after a step.
 
-    With weights in bf16, no step has to round them again.
+    A model in bf16 then needs no rounding of its weights in the forward pass.
     """
 
     def __init__(
@@ -224,7 +247,7 @@ def _activated_sum(terms, activation):
 
 
 def _norm_arguments(norm):
-    "What `F.batch_norm` takes beside the images; a batch in training is counted."
+    "Return what `F.batch_norm` takes after its input; in training, also count the batch."
     if norm.training:
         norm.num_batches_tracked.add_(1)
     running = (norm.running_mean, norm.running_var)
@@ -232,14 +255,14 @@ def _norm_arguments(norm):
 
 
 class FusedNorm(nn.BatchNorm2d):
-    "Batch norm and the activation behind it, by one function, `fused`."
+    "Batch norm and the activation behind it, computed by one function, `fused`."
 
     def forward(self, x):
         return self.fused([(x, _norm_arguments(self))])
 
 
 class FusedBottleneck(Bottleneck):
-    "`Bottleneck` with batch norm, the sum of its branches and the activation by `fused`."
+    "`Bottleneck` whose function `fused` computes batch norms, sum of branches and activation."
 
     def norm_and_activate(self, norm, x):
         if type(norm) is nn.BatchNorm2d:
@@ -288,14 +311,17 @@ class ConvWithoutBias(nn.Conv2d):
 
 
 class NormWithBias(nn.BatchNorm2d):
-    "Batch norm of x + b, where b is the bias of the convolution in `after`, a tuple of one."
+    """Batch norm of x + b, where b is the bias of the convolution before it.
+
+    `conv_before` is that convolution in a tuple, so that it does not become a part of the norm.
+    """
 
     def forward(self, x):
-        (conv,) = self.after
+        (conv,) = self.conv_before
         if not self.training:
             scale = self.weight * (self.running_var + self.eps).rsqrt()
             return self.norm(x, self.bias + scale * conv.bias)
-        # b is part of the mean of x + b; the norm will multiply what is here with 1 - momentum
+        # add momentum * b to the running mean, beforehand: `norm` multiplies it by 1 - momentum
         with torch.no_grad():
             self.running_mean.add_(conv.bias, alpha=self.momentum / (1 - self.momentum))
         self.num_batches_tracked.add_(1)
@@ -315,7 +341,7 @@ def _product_type(x):
 
 
 def _pointwise(conv, x):  # (B, C, ...) -> (B, out, ...)
-    "A convolution of kernel size 1 as one product of all pixels."
+    "Compute a convolution of kernel size 1 as one matrix product over all pixels."
     x = x.movedim(1, -1).to(_product_type(x), memory_format=torch.contiguous_format)
     pixels = x.reshape(-1, x.shape[-1])
     out = F.linear(pixels, conv.weight.flatten(1), conv.bias)
@@ -337,14 +363,14 @@ class PointwiseConv2d(nn.Conv2d):
 
 
 def _is_pointwise(conv):
-    "Does a convolution have a bias, and look at one pixel at a time?"
+    "Whether a convolution has a bias, and reads one pixel for each pixel that it writes."
     if conv.bias is None or conv.groups > 1:
         return False
     return {*conv.kernel_size, *conv.stride} == {1} and set(conv.padding) == {0}
 
 
 def _fold_biases(model):
-    "Add no bias in a pass of its own, where a norm or a product can take it."
+    "Leave the addition of biases to the norm behind a convolution, or to a matrix product."
     for block in list(model.modules()):
         if not isinstance(block, (nn.Sequential, Bottleneck)):
             continue
@@ -352,7 +378,7 @@ def _fold_biases(model):
             if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and conv.bias is not None:
                 conv.__class__ = ConvWithoutBias
                 norm.__class__ = NormWithBias
-                norm.after = (conv,)  # in a tuple, so that it is no part of the norm
+                norm.conv_before = (conv,)
     as_products = {nn.Conv1d: PointwiseConv1d, nn.Conv2d: PointwiseConv2d}
     for module in model.modules():
         if type(module) in as_products and _is_pointwise(module):
@@ -364,15 +390,15 @@ class _Padded(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, shape, dtype):
-        ctx.numbers = tuple(map(slice, x.shape))
+        ctx.without_zeros = tuple(slice(size) for size in x.shape)
         ctx.dtype = x.dtype
         padded = x.new_zeros(shape, dtype=dtype)
-        padded[ctx.numbers] = x
+        padded[ctx.without_zeros] = x
         return padded
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient[ctx.numbers].to(ctx.dtype), None, None
+        return gradient[ctx.without_zeros].to(ctx.dtype), None, None
 
 
 def _pad(x, shape, dtype):
@@ -381,15 +407,16 @@ def _pad(x, shape, dtype):
     return _Padded.apply(x, shape, dtype)
 
 
-def _next_multiple(n, factor=8):
-    return -(-n // factor) * factor
+def _next_multiple_of_8(n):
+    return 8 * math.ceil(n / 8)
 
 
 class PaddedLinear(nn.Linear):
     "Linear layer with zeros added for its product, up to multiples of 8 inputs and outputs."
 
     def forward(self, x):  # (..., in_features) -> (..., out_features)
-        inputs, outputs = map(_next_multiple, (self.in_features, self.out_features))
+        inputs = _next_multiple_of_8(self.in_features)
+        outputs = _next_multiple_of_8(self.out_features)
         dtype = _product_type(x)
         x = _pad(x, (*x.shape[:-1], inputs), dtype)
         weight = _pad(self.weight, (outputs, inputs), dtype)
@@ -446,10 +473,10 @@ class StepChange:
 
     name: str
     networks: tuple = ("mixer", "vit", "resnet50")  # that it is tried on
-    around: Callable = nullcontext  # context of the whole measurement
-    prepare: Callable = None  # f(model), before training
+    context: Callable = nullcontext  # context() is entered around the whole measurement
+    prepare: Callable = None  # prepare(model) changes the model before training
     optimizer: type = Adam
-    sizes: dict = field(default_factory=dict)  # other arguments of the model
+    sizes: dict = field(default_factory=dict)  # arguments of the model that are changed
     speed: str = "auto"  # a name in SPEEDS
     compiles: bool = False  # whether `prepare` compiles something
 
@@ -459,10 +486,10 @@ class StepChange:
 
 
 BASELINE = StepChange("baseline")
-_WITH_NORMS = ("mixer", "vit")
+_WITH_LAYER_NORMS = ("mixer", "vit")
 CHANGES = (
-    StepChange("cuDNN benchmark mode", around=_cudnn_benchmark),
-    StepChange("LayerNorm in bf16", _WITH_NORMS, prepare=_use_bf16_layer_norms),
+    StepChange("cuDNN benchmark mode", context=_cudnn_benchmark),
+    StepChange("LayerNorm in bf16", _WITH_LAYER_NORMS, prepare=_use_bf16_layer_norms),
     StepChange("bf16 weights, float32 masters", prepare=_round_weights, optimizer=MasterAdam),
     StepChange("cuDNN attention", ("vit",), partial(sdpa_kernel, [SDPBackend.CUDNN_ATTENTION])),
     StepChange("width 504 in place of 500", ("vit",), sizes=dict(width=504)),
@@ -472,18 +499,18 @@ CHANGES = (
     StepChange(
         "batch norm and activation compiled",
         ("resnet50",),
-        around=_compile_each_shape,
+        context=_compile_each_shape,
         prepare=_fuse_norms,
         compiles=True,
     ),
     StepChange("torch.compile", speed="compile"),
     StepChange(
         "torch.compile, max-autotune",
-        around=partial(_compile_mode, "max-autotune-no-cudagraphs"),
+        context=partial(_compile_mode, "max-autotune-no-cudagraphs"),
         speed="compile",
     ),
 )
-EVALUATION_BATCHES = (1000, 2500, 5000, 10_000)  # images; the first is the one that runs use
+EVALUATION_BATCHES = (1000, 2500, 5000, 10_000)  # images; runs use the first
 
 
 def time_step(
@@ -491,14 +518,14 @@ def time_step(
     device: torch.device,
     change: StepChange = BASELINE,
     steps: int = 40,  # of an epoch
-    epochs: int = 3,  # the fastest counts; in the first, steps are recorded
-) -> dict:  # ms of a step; s of the first epoch, in which steps are recorded or compiled
-    "Time the training step of a network, as `auto` plays it, under a change."
+    epochs: int = 3,  # number of timed epochs; the fastest counts
+) -> dict:  # ms: of a step; first_s: of the first epoch, in which steps are recorded or compiled
+    "Time the training step of a network with a change, executed as `change.speed` says."
     model = _build(network, device, **change.sizes)
     x, y = _made_up_images(network, steps * network.batch, device)
     batches = Batches(x, y, network.batch)
     recipe = Recipe(precision=network.precision)
-    with change.around(), hardware_settings([model], change.speed, network.precision == "tf32"):
+    with change.context(), hardware_settings([model], change.speed, network.precision == "tf32"):
         if change.prepare is not None:
             change.prepare(model)
         execution = choose_execution([model], change.speed)
@@ -506,7 +533,7 @@ def time_step(
         seconds = []
         for _ in range(epochs):
             begin = time.perf_counter()
-            train_epoch(step, batches).tolist()
+            train_epoch(step, batches).tolist()  # waits for the end
             seconds.append(time.perf_counter() - begin)
     return dict(ms=1e3 * min(seconds) / steps, first_s=seconds[0])
 
@@ -517,7 +544,7 @@ def time_evaluation(
     batch: int,  # images
     images: int = 10_000,  # that are evaluated
 ) -> float:  # ms
-    "Time the evaluation of a network on some images, as `auto` plays it."
+    "Time the evaluation of a network on some images, executed as speed `auto` does."
     model = _build(network, device)
     batches = Batches(*_made_up_images(network, images, device), batch)
     recipe = Recipe(precision=network.precision)
@@ -530,12 +557,13 @@ def time_evaluation(
 
 # %% ../../nbs/publish/05_profiles.ipynb #206dde60
 def _message(error):
-    "The first line of an error, as a row holds it."
+    "Return an error's type and the first line of its message, at most 200 characters."
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
 def _trial_row(network, change, device, baseline_ms, **sizes):
+    "Try a change on a network; return the row of the table. `sizes` are those of `time_step`."
     row = dict(network=network.model, change=change.name, ms=None, ratio=None, first_s=None)
     try:
         row |= time_step(network, device, change, **sizes)
@@ -551,28 +579,31 @@ def trials(
     evaluation_batches: Sequence[int] = EVALUATION_BATCHES,
     changes: Sequence[StepChange] = CHANGES,
     images: int = 10_000,  # that are evaluated
-    **sizes,  # of `time_step`
+    **sizes,  # `steps` and `epochs` of `time_step`
 ) -> Iterator:  # of dicts; a row as soon as it is measured
     "Try each change on each network, and larger batches to evaluate on."
-    baseline_ms = {}
+    baseline_ms = {}  # network -> ms
     for network in networks:
         row = time_step(network, device, **sizes)
         baseline_ms[network.model] = row["ms"]
         yield dict(network=network.model, change=BASELINE.name, ratio=1.0) | row
 
-    def rows_of(some):
-        for change in some:
+    def try_changes(needs_compiler):
+        for change in changes:
+            if change.needs_compiler != needs_compiler:
+                continue
             for network in networks:
                 if network.model in change.networks:
                     yield _trial_row(network, change, device, baseline_ms[network.model], **sizes)
 
-    yield from rows_of([change for change in changes if not change.needs_compiler])
+    yield from try_changes(needs_compiler=False)
     for network in networks:
         yield from _evaluation_rows(network, device, evaluation_batches, images)
-    yield from rows_of([change for change in changes if change.needs_compiler])
+    yield from try_changes(needs_compiler=True)
 
 
 def _evaluation_rows(network, device, evaluation_batches, images):
+    "Time the evaluation with each size of batches; yield rows, with the ratio to the first size."
     first_ms = None
     for batch in evaluation_batches:
         ms = time_evaluation(network, device, batch, images)
@@ -587,7 +618,7 @@ def measure(
     quick: bool = False,  # small networks; nothing is compiled
     seconds: float = 240,  # after which no trial begins
 ):
-    "Profile the networks and try the changes; print each row, and write it at once."
+    "Profile the networks and try the changes; print and write each row as soon as it is measured."
     begin = time.perf_counter()
     networks = quick_networks() if quick else PROFILED
     card = measure_card(device, 2**22, 256) if quick else measure_card(device)
@@ -617,6 +648,7 @@ def measure(
 
 
 def _line(row, names):
+    "Return those entries of a row that it has, as one line."
     values = [row.get(name) for name in names]
     shown = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in values if v is not None]
     return ", ".join(shown)

@@ -25,12 +25,15 @@ from ..basics.errors import Refused
 from ..basics.files import at_root, root
 
 # %% ../../nbs/publish/03_site.ipynb #6c42e9c9
+_LINK = r"!?\[!?([^]]*)\]\([^)]*\)"  # [text](target) or ![text](target)
+
+
 def last_sentence(
     text: str,  # markdown
 ) -> str:
     "Return the last sentence of a text, or its heading, without markup and on one line."
     without_badges = re.sub(r"^.*badge\.svg.*$", "", text, flags=re.M)
-    without_links = re.sub(r"!?\[!?([^]]*)\]\([^)]*\)", r"\1", without_badges)
+    without_links = re.sub(_LINK, r"\1", without_badges)
     lines = []
     for line in without_links.splitlines():
         # underscores inside a word belong to a name
@@ -57,31 +60,36 @@ def notebook_heading(
     if not summary:
         paragraphs = [p for p in text.split("\n\n")[1:] if p[:1].isalpha() or p[:1] == "`"]
         summary = paragraphs[0] if paragraphs else ""
-    return title, re.sub(r"\[([^]]*)\]\([^)]*\)|[*`]", r"\1", summary)
+    without_links = re.sub(_LINK, r"\1", summary)
+    return title, re.sub(r"[*`]", "", without_links)
 
 # %% ../../nbs/publish/03_site.ipynb #3a91c0e1
 def figure_title(
     source: str,  # Python
 ) -> str:
-    "Return the title that code gives to a figure; an empty string if it gives none."
+    """Return the title that code gives to a figure; an empty string if it gives none.
+
+    The title is the first argument of a call that looks like one: several words that begin with a
+    capital. Arguments called `title` or `suptitle` come first, then those without a name.
+    """
     try:
         tree = ast.parse(source)
     except SyntaxError:
         return ""
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
-    calls = [c for c in calls if getattr(c.func, "id", "") not in ("print", "Markdown")]
-    values = [k.value for c in calls for k in c.keywords if k.arg in ("title", "suptitle")]
-    for call in calls:
-        values += call.args
-    for value in values:
-        text = value.value if isinstance(value, ast.Constant) else None
+    named, unnamed = [], []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") not in ("print", "Markdown"):
+            named += [k.value for k in node.keywords if k.arg in ("title", "suptitle")]
+            unnamed += node.args
+    for argument in named + unnamed:
+        text = argument.value if isinstance(argument, ast.Constant) else None
         if isinstance(text, str) and " " in text and text[0].isupper():
             return text
     return ""
 
 # %% ../../nbs/publish/03_site.ipynb #3a91c101
-def _picture_details(cell, section, sentence_before):
-    "Return an alternative text, before it is made unique: directive, or section and detail."
+def _describe_picture(cell, section, sentence_before):
+    "Return a picture's alternative text: the directive's, or the section's heading and a detail."
     directives = re.findall(r"^#\| *fig-alt: *[\"']?(.+?)[\"']?$", cell.source, re.M)
     if directives:
         return directives[0]
@@ -91,7 +99,7 @@ def _picture_details(cell, section, sentence_before):
     detail = next((text for text in candidates if text and text != section), "")
     if not detail:
         return section
-    if section == "What happens":
+    if section == "What happens":  # a heading of the stories, which says nothing of the picture
         return detail
     return f"{section.rstrip(' .:')}: {detail}"
 
@@ -103,7 +111,7 @@ def alt_text(
     used: set,  # alternative texts of the page so far; the new one is added
 ) -> str:
     "Return a picture's alternative text, different from those that the page already has."
-    text = _picture_details(cell, section, sentence_before)
+    text = _describe_picture(cell, section, sentence_before)
     if text in used:
         last_line = cell.source.strip().splitlines()[-1]
         text += f" ({last_line.strip(' ;')})"
@@ -114,6 +122,7 @@ def alt_text(
 
 # %% ../../nbs/publish/03_site.ipynb #3a91c102
 def _only_asserts(statement):
+    "Whether a statement is an assertion or a call of `test_...`, or a block of nothing else."
     if isinstance(statement, (ast.With, ast.For)):
         return all(_only_asserts(inner) for inner in statement.body)
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
@@ -124,7 +133,7 @@ def _only_asserts(statement):
 def only_tests(
     source: str,  # Python
 ) -> bool:
-    "Whether code consists of assertions and calls of `test_...`, in loops and contexts or not."
+    "Whether code consists of assertions and calls of `test_...`, also within loops and contexts."
     try:
         statements = ast.parse(source).body
     except SyntaxError:
@@ -150,20 +159,27 @@ def _folded(table, n_rows):
 def fold_long_tables(
     text: str,  # markdown or HTML
 ) -> str:
-    "Return a text whose tables of more than N_SHOWN_ROWS rows are folded; folded ones stay so."
+    """Return a text with each table of more than N_SHOWN_ROWS rows folded.
+
+    A text that has folded parts already stays as it is.
+    """
     if "<details" in text:
         return text
 
-    def fold_markdown(table):
-        n_rows = table[0].count("\n") - 2
-        lines = table[0].rstrip("\n")
-        return _folded(lines, n_rows) + "\n" if n_rows > N_SHOWN_ROWS else table[0]
+    def fold_markdown(match):
+        table = match[0]
+        n_rows = table.count("\n") - 2  # without the head and the line below it
+        if n_rows <= N_SHOWN_ROWS:
+            return table
+        return _folded(table.rstrip("\n"), n_rows) + "\n"
 
-    def fold_html(table):
-        n_rows = table[0].partition("<tbody")[2].count("<tr")
-        return _folded(table[0], n_rows) if n_rows > N_SHOWN_ROWS else table[0]
+    def fold_html(match):
+        table = match[0]
+        n_rows = table.partition("<tbody")[2].count("<tr")
+        return _folded(table, n_rows) if n_rows > N_SHOWN_ROWS else table
 
-    text = re.sub(r"(?:^\|.*(?:\n|\Z))+", fold_markdown, text + "\n", flags=re.M)[:-1]
+    # every line of a markdown table ends in a newline, also the text's last one
+    text = re.sub(r"(?:^\|.*\n)+", fold_markdown, text + "\n", flags=re.M)[:-1]
     return re.sub(r"<table\b.*?</table>", fold_html, text, flags=re.S)
 
 # %% ../../nbs/publish/03_site.ipynb #3a91c0e9
@@ -172,11 +188,11 @@ def _prepare_code_cell(cell, fold, alt):
 
     If `fold` is true, fold its code and its long tables.
     """
-    has_echo = not re.search(r"^#\| *echo: *false", cell.source, re.M)
+    hides_code = re.search(r"^#\| *echo: *false", cell.source, re.M)
     cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
     cell.metadata["mystnb"] = {"image": {"alt": alt}}
     tags = list(cell.metadata.get("tags", []))
-    if not has_echo:
+    if hides_code:
         tags.append("remove-input")
     elif fold:
         tags.append("hide-input")
@@ -196,15 +212,18 @@ def prepare_notebook(
 ):
     "Return a notebook for reading: no hidden cells or directives, pictures with alternative texts."
     title, summary = notebook_heading(nb)
-    top = summary or title
-    section, sentence_before, used = top, "", set()
+    before_sections = summary or title  # stands for the heading above the first section
+    section = before_sections
+    sentence_before = ""
+    used = set()
     cells = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             headings = re.findall(r"^##+ .+", cell.source, re.M)
             if headings:
                 section = last_sentence(headings[-1])
-            sentence_before = last_sentence(cell.source) if section != top else ""
+            in_section = section != before_sections
+            sentence_before = last_sentence(cell.source) if in_section else ""
         if cell.cell_type == "raw" or re.search(r"^#\| *(hide|default_exp)\b", cell.source, re.M):
             continue
         if cell.cell_type == "code":
@@ -219,8 +238,8 @@ def prepare_notebook(
     return nb
 
 # %% ../../nbs/publish/03_site.ipynb #13bfc594
-def _target_on_site(name, target, folder, repository):
-    "Return a link with this name to a file, or None if the link can stay as it is."
+def _link_on_site(name, target, folder, repository):
+    "Return a link of the site to a file, or None if the link can stay as it is."
     to_top = "../" * len(Path(folder).parts)
     path = Path(os.path.normpath(Path(folder) / target))
     if path.suffix == ".ipynb" or (path.parent == Path("docs") and path.suffix == ".md"):
@@ -246,7 +265,7 @@ def adapt_links(
         target = match["target"]
         if match["picture"] or "://" in target or target.startswith("#"):
             return match[0]
-        return _target_on_site(match["name"], target, folder, repository) or match[0]
+        return _link_on_site(match["name"], target, folder, repository) or match[0]
 
     code = r"^```.*?^```|^ {4}.*?$|`[^`\n]+`"
     link = r"(?P<picture>!?)\[(?P<name>[^]]*)\]\((?P<target>[^)\s]+)\)"
@@ -275,21 +294,25 @@ def _argument_nodes(args):
     positional = [*args.posonlyargs, *args.args]
     n_without_default = len(positional) - len(args.defaults)
     defaults = [None] * n_without_default + args.defaults
-    nodes = [(a.arg, a.annotation, d) for a, d in zip(positional, defaults, strict=True)]
+    nodes = []
+    for argument, default in zip(positional, defaults, strict=True):
+        nodes.append((argument.arg, argument.annotation, default))
     if args.vararg:
         nodes.append((f"*{args.vararg.arg}", args.vararg.annotation, None))
-    for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
-        nodes.append((a.arg, a.annotation, default))
+    for argument, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
+        nodes.append((argument.arg, argument.annotation, default))
     if args.kwarg:
         nodes.append((f"**{args.kwarg.arg}", args.kwarg.annotation, None))
     return nodes
 
 # %% ../../nbs/publish/03_site.ipynb #e1ab2cd1
 def _definition(f):
-    "Return the syntax tree of what is called: a function, a class's __init__, or a dataclass."
+    "Return the syntax tree of a function, of a class's `__init__`, or of a class without one."
     tree = ast.parse(textwrap.dedent(inspect.getsource(f))).body[0]
-    if isinstance(f, type):
-        return next((n for n in tree.body if getattr(n, "name", "") == "__init__"), tree)
+    if isinstance(tree, ast.ClassDef):
+        for node in tree.body:
+            if getattr(node, "name", "") == "__init__":
+                return node
     return tree
 
 
@@ -327,12 +350,14 @@ def signature(
     from fastcore.docments import docments
 
     is_class = isinstance(f, type)
-    tree, docs = _definition(f), docments(f, full=True)
+    tree = _definition(f)
+    docs = docments(f, full=True)  # name -> dict with a docment, or None
     parameters = []
     for name, type_source, default in _fields_or_arguments(tree):
         if is_class and name == "self":
             continue
-        docment = (docs.get(name.strip("*")) or {}).get("docment") or ""
+        about = docs.get(name.strip("*")) or {}
+        docment = about.get("docment") or ""
         parameters.append(Parameter(name, type_source, default, " ".join(docment.split())))
     arguments = [f"{p.name}={p.default}" if p.default else p.name for p in parameters]
     if is_class and not parameters:
@@ -351,16 +376,17 @@ def _method_call(method):
 
 
 def public_methods(
-    kind: type,
+    cls: type,
 ) -> list[tuple[str, str]]:  # call, description
     """Return a class's public methods and properties, as they are written.
 
     The description is the first line of the docstring, or else the comment on the first line.
     """
-    return _methods_in(textwrap.dedent(inspect.getsource(kind)))
+    return _methods_in(textwrap.dedent(inspect.getsource(cls)))
 
 
 def _methods_in(source):
+    "Return what `public_methods` does, from the source of a class."
     lines = source.splitlines()
     methods = []
     for node in ast.parse(source).body[0].body:
@@ -373,6 +399,7 @@ def _methods_in(source):
 # %% ../../nbs/publish/03_site.ipynb #3a91c107
 def _split_raises(doc):
     "Return a docstring without its sentences on errors, and these sentences as markdown."
+    # "Raise" or "Raises" at the start of a line or of a sentence, up to the sentence's end
     errors = re.findall(r"(?:^|(?<=[.\n]) ?)Raises? (.+?\.)(?= [A-Z]|$)", doc, re.S | re.M)
     for error in errors:
         doc = re.sub(rf" ?Raises? {re.escape(error)}", "", doc)
@@ -424,19 +451,19 @@ def module_page(
     module: str,  # name without `zeroinit.`, as schemes.zero
 ) -> str:  # markdown
     "Return the page of a module: its public functions and classes, and a link to its notebook."
-    m = importlib.import_module(f"zeroinit.{module}")
-    parts = [f"# {module}", m.__doc__]
-    source = Path(m.__file__).read_text()
-    notebook = re.search(r"File to edit: (?:\.\./)*(nbs/\S+\.ipynb)", source)
-    if notebook:
+    imported = importlib.import_module(f"zeroinit.{module}")
+    parts = [f"# {module}", imported.__doc__]
+    source = Path(imported.__file__).read_text()
+    match = re.search(r"File to edit: (?:\.\./)*(nbs/\S+\.ipynb)", source)
+    if match:
         to_top = "../" * len(module.split("."))
-        name = notebook[1]
-        parts.append(f"Built, explained and tested in [{name}]({to_top}{name}).")
-    for name in m.__all__:
-        f = getattr(m, name)
-        defined_here = getattr(f, "__module__", "") == m.__name__
-        if callable(f) and defined_here and hasattr(f, "__name__"):
-            parts.append(function_entry(f))
+        notebook = match[1]
+        parts.append(f"Built, explained and tested in [{notebook}]({to_top}{notebook}).")
+    for name in imported.__all__:
+        value = getattr(imported, name)
+        is_defined_here = getattr(value, "__module__", "") == imported.__name__
+        if callable(value) and is_defined_here and hasattr(value, "__name__"):
+            parts.append(function_entry(value))
     return "\n\n".join(parts) + "\n"
 
 # %% ../../nbs/publish/03_site.ipynb #3a91c109
@@ -468,7 +495,7 @@ def gallery_page(
 
 # %% ../../nbs/publish/03_site.ipynb #f3bfec8c
 def league_page(
-    found: list,  # of `experiments.records`
+    records: list,  # of `experiments.records`
 ) -> str:  # markdown
     "Return the page of the league table, with its script."
     from zeroinit.evidence.league import league_table
@@ -479,7 +506,7 @@ def league_page(
         league_introduction,
     )
 
-    content = f"{league_introduction()}\n{league_html(league_table(found))}"
+    content = f"{league_introduction()}\n{league_html(league_table(records))}"
     raw = f"<style>{SORT_STYLE}</style>\n{content}\n<script>{SORT_SCRIPT}</script>"
     links = (
         "[The figure](nbs/figures/fig_league.ipynb) shows the same numbers. "
@@ -489,6 +516,7 @@ def league_page(
 
 # %% ../../nbs/publish/03_site.ipynb #3a91c0f0
 def _bibtex_author(person):
+    "Return a person, or a group, as BibTeX writes it: family name, given names."
     names = [person.get("family-names"), person.get("given-names")]
     name = person.get("name") or ", ".join(n for n in names if n)
     if " " in name and "," not in name:  # braces keep a group's name in one piece
@@ -548,6 +576,7 @@ def _cells(row):
 
 
 def _plain(cell):
+    "Return a cell's text, without tags."
     return html.unescape(re.sub(r"<[^>]+>", "", cell)).strip()
 
 # %% ../../nbs/publish/03_site.ipynb #dac56544
@@ -555,11 +584,11 @@ def _label_cells(row, names):
     "Return a row whose cells carry the name of their column, and whether they are empty."
     remaining = iter(names)
 
-    def label(cell):
-        tag, content = cell.groups()
+    def label(match):
+        tag, content = match.groups()
         name = html.escape(next(remaining, ""))
-        none = "" if _plain(content) else " data-none"
-        return f'<{tag} data-label="{name}"{none}'
+        if_empty = "" if _plain(content) else " data-none"
+        return f'<{tag} data-label="{name}"{if_empty}'
 
     return re.sub(r"<(t[hd])\b(?=[^>]*>(.*?)</t[hd]>)", label, row, flags=re.S)
 
@@ -569,11 +598,11 @@ def _table_classes(names, body, has_spans):
 
     matrix: a wide table of single signs; stacks: rows become cards on a phone; wide: small type.
     """
-    signs = []
+    texts = []  # of all columns but the first
     for row in re.findall(_ROW, body, re.S):
-        signs += [_plain(c) for c in _cells(row)[1:]]
-    n_short = sum(len(sign) < 3 for sign in signs)
-    if len(names) > 8 and n_short > 0.9 * len(signs):
+        texts += [_plain(cell) for cell in _cells(row)[1:]]
+    n_signs = sum(len(text) < 3 for text in texts)
+    if len(names) > 8 and n_signs > 0.9 * len(texts):
         return "matrix"
     classes = []
     if len(names) > 1 and not has_spans:
@@ -598,7 +627,7 @@ def responsive_table(
     if "stacks" in classes:
         body = re.sub(_ROW, lambda row: _label_cells(row[0], names), body, flags=re.S)
     # a long name may break at its underscores
-    head = re.sub(r"(?<=>)[^<]+", lambda text: text[0].replace("_", "_<wbr>"), head)
+    head = re.sub(r"(?<=>)[^<]+", lambda match: match[0].replace("_", "_<wbr>"), head)
     attributes = re.sub(r'\s*\b(border|style)="[^"]*"', "", attributes)
     if "class=" in attributes:
         attributes = re.sub(r'class="', f'class="{classes} ', attributes)
@@ -617,10 +646,10 @@ def adapt_to_narrow_screens(
     to_top = "../" * page.count("/")
     has_one_picture = len(re.findall(r"<img\b[^>]*_images/", body)) == 1
 
-    def link_full_size(image):
-        opening_link, img, src = image.groups()
+    def link_full_size(match):
+        opening_link, img, src = match.groups()
         if opening_link:  # the page already links the picture to something
-            return image[0]
+            return match[0]
         names = [Path(src).stem]
         if has_one_picture:
             names.append(Path(page).name)
@@ -715,20 +744,27 @@ def table_of_contents(
 
     A page stands in the section that has its name, or else in the first with a pattern that fits.
     """
-    named = {name for patterns in TOC_SECTIONS.values() for name in patterns}
-    listed, parts = set(), []
+    named = {pattern for patterns in TOC_SECTIONS.values() for pattern in patterns}
+    listed = set()
+    parts = []
     for caption, patterns in TOC_SECTIONS.items():
-        names = []
+        pages = []
         for pattern in patterns:
-            files = [p for p in sorted(out.glob(f"{pattern}.*")) if p.suffix in (".md", ".ipynb")]
-            found = [p.relative_to(out).with_suffix("").as_posix() for p in files]
-            names += [name for name in found if name == pattern or name not in named]
-        names = [name for name in dict.fromkeys(names) if name not in listed]
-        listed.update(names)
-        if names:
+            for page in _matching_pages(out, pattern):
+                stands_elsewhere = page in named and page != pattern
+                if page not in listed and not stands_elsewhere:
+                    listed.add(page)
+                    pages.append(page)
+        if pages:
             options = f":hidden:\n:caption: '{caption}'"
-            parts.append(f"```{{toctree}}\n{options}\n\n" + "\n".join(names) + "\n```")
+            parts.append(f"```{{toctree}}\n{options}\n\n" + "\n".join(pages) + "\n```")
     return "\n\n".join(parts)
+
+
+def _matching_pages(out, pattern):
+    "Return the pages whose name fits a pattern, sorted by file."
+    files = [path for path in sorted(out.glob(f"{pattern}.*")) if path.suffix in (".md", ".ipynb")]
+    return [path.relative_to(out).with_suffix("").as_posix() for path in files]
 
 # %% ../../nbs/publish/03_site.ipynb #81de590d
 def _repository():
@@ -798,7 +834,8 @@ def write_pages(
     "Write all that Sphinx builds the site from. Raise `Refused` outside a checkout."
     from zeroinit.experiments.records import records
 
-    top, repository = root(), _repository()
+    top = root()
+    repository = _repository()
     if not (top / "docs/conf.py").exists():
         raise Refused(f"there is no docs/conf.py in {top}; the site is built inside a checkout")
     out = at_root(out) / "source"

@@ -211,7 +211,7 @@ def _treatments(scheme, site, args, selection, names):
     weight = site.tensor("weight")
     if weight is not None and nn.parameter.is_lazy(weight):  # it has no shape that a rule could use
         check_writable(weight, site.attribute("weight"))
-    found = {}
+    treatments = {}
     for key, rule in _rules(scheme, site, args).items():
         if not selection.includes(site, key):
             continue
@@ -221,8 +221,8 @@ def _treatments(scheme, site, args, selection, names):
             name = child_name(site.name, key)
         else:
             name = _parameter_name(treatment, names, scheme)
-        found[name] = treatment
-    return found
+        treatments[name] = treatment
+    return treatments
 
 # %% ../../nbs/schemes/07_initialization.ipynb #39caffbf
 def _refusal(scheme, problem, advice, error_class=Refused):
@@ -309,7 +309,7 @@ def _find_sites(model, scheme, selection, roles, strict, batch):
     return find_sites(model, roles, **options), problem
 
 
-def _check_roles(model, scheme, found):
+def _check_roles(model, scheme, sites):
     "Raise `Refused` if no site has a role that the scheme requires, or if there is no layer."
     required = SCHEMES[scheme].required_roles
     problem = f"scheme {scheme} found no linear or convolution layer in {type(model).__name__}"
@@ -318,10 +318,10 @@ def _check_roles(model, scheme, found):
             f"{problem}, which has no parameters at all; layers in a plain list or dict do not "
             "count, and nn.ModuleList and nn.ModuleDict hold them so that they do"
         )
-    if not required and not any(layer_kind(site) == LAYERS for site in found):
+    if not required and not any(layer_kind(site) == LAYERS for site in sites):
         raise Refused(problem)
     for role in required:
-        if not any(role in site.roles for site in found):
+        if not any(role in site.roles for site in sites):
             problem = f"needs {ROLES[role]}, and this model has none"
             raise _refusal(scheme, problem, "roles= gives one by hand")
 
@@ -387,9 +387,9 @@ def _add_treatments_(plan, args, selection):
             plan.treatments.setdefault(name, treatment)  # a tied tensor: where it first appears
 
 
-def _head_bias_treatment(found, head_bias):
+def _head_bias_treatment(sites, head_bias):
     "The treatment of the last layer's bias, as its name and the `Treatment`."
-    head = next((site for site in reversed(found) if "head" in site.roles), None)
+    head = next((site for site in reversed(sites) if "head" in site.roles), None)
     if head is None:
         raise Refused("head_bias needs a linear or convolution layer, and this model has none")
     if head.tensor("bias") is None:
@@ -472,21 +472,21 @@ def plan_scheme(
     # find the places that the scheme is for
     try:
         check_not_wrapped(model)
-        found, unknown_branches = _find_sites(model, scheme, selection, roles, strict, batch)
+        sites, unknown_branches = _find_sites(model, scheme, selection, roles, strict, batch)
         names = ParameterNames(model)
     except Refused:
         raise
     except Exception as error:  # a model may hold anything
         name = type(model).__name__
         raise Refused(f"the layers of {name} cannot be listed ({_reason(error)})") from error
-    _check_roles(model, scheme, found)
-    selection.check(found)
+    _check_roles(model, scheme, sites)
+    selection.check(sites)
 
     # ask the scheme what to do at each
-    plan = SchemePlan(found, {}, {}, unknown_branches, names, scheme, strict)
+    plan = SchemePlan(sites, {}, {}, unknown_branches, names, scheme, strict)
     _add_treatments_(plan, args, selection)
     if head_bias is not None:
-        _, treatment = _head_bias_treatment(found, head_bias)
+        _, treatment = _head_bias_treatment(sites, head_bias)
         if treatment.site.name not in plan.problems:
             _put_(plan, treatment)
     if forget_bias is not None:
@@ -539,24 +539,24 @@ def _layer_name(site):
 
 def _sites_by_parameter(sites):
     "The site that each parameter belongs to, by its name; of several, the first."
-    found = {}
+    owners = {}
     for site in sites:
         if layer_kind(site) is None:  # its parameters may have any names
             for name, _ in site.layer.named_parameters(recurse=False):
-                found[child_name(site.name, plain_name(name))] = site
+                owners[child_name(site.name, plain_name(name))] = site
     for site in reversed(sites):
         for key in ("weight", "bias"):
-            found[_without_part(site.parameter(key))] = site
-    return found
+            owners[_without_part(site.parameter(key))] = site
+    return owners
 
 
 def _shown_name(model, raw_name):
     "A name that exists in a model: the plain name of a parameter, unless nothing is called so."
     name = plain_name(raw_name)
     try:
-        found = model
+        value = model
         for part in name.split("."):
-            found = getattr(found, part)
+            value = getattr(value, part)
     except AttributeError:
         return raw_name.replace("_orig_mod.", "")
     return name

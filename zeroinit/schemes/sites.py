@@ -88,6 +88,7 @@ _FREE_NAMES = {
 
 # %% ../../nbs/schemes/03_sites.ipynb #0c7d90ab
 def _roles_by_name(patterns, name):
+    "Return the roles whose pattern is found in a name."
     return {role for pattern, role in patterns.items() if re.search(pattern, name, re.I)}
 
 # %% ../../nbs/schemes/03_sites.ipynb #f2cb30a5
@@ -116,7 +117,7 @@ class Site:
     name: str  # of the layer or parameter; for a projection 'attn.qkv[query]'
     layer: nn.Module  # the layer itself, a `Projection` or a `FreeParameter`
     roles: set = field(default_factory=set)  # of ROLES
-    roles_by_name: set = field(default_factory=set)  # those for which only a name speaks
+    roles_by_name: set = field(default_factory=set)  # those that follow from a name alone
     owner: nn.Module = None  # the module of the model that holds the parameters
     parameter_names: dict = field(default_factory=dict)  # for those not called <name>.<key>
     branch: Branch = None  # the residual branch that it lies in
@@ -208,7 +209,7 @@ def projection_sites(
     if fused_bias is not None:
         biases = fused_bias.chunk(len(roles))
 
-    found = []
+    sites = []
     for role, weight, weight_name, bias in zip(roles, weights, weight_names, biases, strict=False):
         part = Site(
             name=f"{site.name}[{role}]",
@@ -221,8 +222,8 @@ def projection_sites(
             branch_count=site.branch_count,
             attention=site.attention,
         )
-        found.append(part)
-    return found
+        sites.append(part)
+    return sites
 
 # %% ../../nbs/schemes/03_sites.ipynb #2ad0b96e
 _GATES = {  # how many matrices lie below one another -> their names
@@ -242,7 +243,7 @@ def gate_sites(
     """The gates of a recurrent layer, as sites of their own: 'lstm.ih_l0[forget]' sees the input
     and 'lstm.hh_l0[forget]' the state. An LSTM's projection is 'lstm.hr_l0'."""
     layer = site.layer
-    found = []
+    sites = []
     # some of them may be computed from other parameters, so that they are none themselves
     for key in getattr(layer, "_flat_weights_names", ["weight_ih", "weight_hh"]):
         match = re.fullmatch(r"weight_(ih|hh|hr)(.*)", key)
@@ -256,7 +257,7 @@ def gate_sites(
         biases = [None] * len(gates) if bias is None else bias.chunk(len(gates))
         for gate, w, b in zip(gates, weight.chunk(len(gates)), biases, strict=True):
             names = dict(weight=f"{key}{gate}", bias=f"bias_{part}{gate}")
-            found.append(
+            sites.append(
                 Site(
                     name=child_name(site.name, f"{part}{gate}"),
                     layer=Gate(w, b, layer.hidden_size, of_state=match[1] == "hh"),
@@ -264,7 +265,7 @@ def gate_sites(
                     parameter_names={k: child_name(site.name, n) for k, n in names.items()},
                 )
             )
-    return found
+    return sites
 
 # %% ../../nbs/schemes/03_sites.ipynb #fb82d9c9
 def _holds_matrices(weight):
@@ -275,7 +276,10 @@ def _holds_matrices(weight):
 
 
 def _adapter_orders(down, up, weight):
-    "The ways to multiply two matrices to a weight: False, or True for those stored (in, out)."
+    """Return how two matrices can be multiplied so that the product has the shape of the weight.
+
+    An entry False stands for matrices that are stored (out, in), and True for (in, out).
+    """
     out_size, in_size = weight.shape
     orders = []
     for in_first in (False, True):
@@ -288,8 +292,11 @@ def _adapter_orders(down, up, weight):
 
 
 def _find_adapter(weight, parameters):
-    """The low-rank adapter of a weight among the other parameters of its module (dict): the names
-    of the down and the up matrix and whether they are stored (in, out); or None."""
+    """Find the low-rank adapter of a weight among the parameters of its module, name -> parameter.
+
+    Returns the names of the down and the up matrix, and whether they are stored (in, out); or None
+    if there is no adapter, or more than one that it could be.
+    """
     if not _holds_matrices(weight) or weight.ndim != 2:
         return None
     others = {n: p for n, p in parameters.items() if p is not weight}
@@ -305,8 +312,8 @@ def _find_adapter(weight, parameters):
         roles = _roles_by_name(_FREE_NAMES, down) | _roles_by_name(_FREE_NAMES, up)
         if roles == {"lora_down", "lora_up"} and "lora_down" in _roles_by_name(_FREE_NAMES, down):
             named.append((down, up, in_first))
-    found = named or candidates
-    return found[0] if len(found) == 1 else None
+    candidates = named or candidates
+    return candidates[0] if len(candidates) == 1 else None
 
 # %% ../../nbs/schemes/03_sites.ipynb #0ba92bd5
 SCALAR_BIASES = ("fixup_input_bias", "fixup_output_bias")  # which Fixup adds, see `hooks`
@@ -351,7 +358,7 @@ def _is_attention(module):
 
 def _all_sites(model):
     "Every site, in the order in which the model names its modules; a tied free parameter once."
-    found = []
+    sites = []
     seen = set()  # ids of free parameters
     for raw_name, module in model.named_modules():
         # what computes a parametrized weight is not a layer of the model
@@ -360,7 +367,7 @@ def _all_sites(model):
             continue
         module_name = plain_name(raw_name)
         layers, free = _split_module(module_name, module)
-        found += layers
+        sites += layers
         adapter = _find_adapter(getattr(module, "weight", None), free)
         for key, p in free.items():
             if id(p) in seen:
@@ -371,12 +378,13 @@ def _all_sites(model):
             if adapter is not None and key in adapter[:2]:
                 site.roles.add("lora_down" if key == adapter[0] else "lora_up")
                 site.layer.in_first = adapter[2]
-            found.append(site)
-    return found
+            sites.append(site)
+    return sites
 
 # %% ../../nbs/schemes/03_sites.ipynb #23ce0549
-def _mark_by_name(found):
-    for site in found:
+def _mark_by_name(sites):
+    "Give sites the roles that follow from their names."
+    for site in sites:
         roles = set()
         if isinstance(site.layer, FreeParameter):
             roles = _roles_by_name(_FREE_NAMES, site.name)
@@ -386,9 +394,10 @@ def _mark_by_name(found):
         site.roles |= roles
 
 
-def _mark_by_position(found):
-    layers = [site for site in found if layer_kind(site) == LAYERS]
-    norms = [site for site in found if layer_kind(site) == NORMS]
+def _mark_by_position(sites):
+    "Give the first and the last layer and the last norm their roles."
+    layers = [site for site in sites if layer_kind(site) == LAYERS]
+    norms = [site for site in sites if layer_kind(site) == NORMS]
     if layers:
         layers[0].roles.add("stem")
         layers[-1].roles.add("head")
@@ -414,7 +423,8 @@ def _is_additive(
             g = torch.Generator().manual_seed(0)
             a, b = torch.randn(2, *shape, generator=g, dtype=torch.float64)
             try:
-                apart, together = twin(a.clone()) + twin(b.clone()), twin(a + b)
+                apart = twin(a.clone()) + twin(b.clone())
+                together = twin(a + b)
             except Exception:  # nor does it take every shape
                 continue
             if isinstance(together, Tensor) and together.is_floating_point():
@@ -423,7 +433,7 @@ def _is_additive(
 
 
 def _is_scale_of_norm(site):
-    "Whether a free parameter is the scale of a norm; None: its name alone speaks for the other."
+    "Whether a free parameter is the scale of a norm; None if only its name says that it is none."
     module, shape = site.owner, site.layer.weight.shape
     is_small = not any(list(child.parameters()) for child in module.children())
     if is_small:
@@ -439,9 +449,9 @@ def _is_scale_of_norm(site):
     return None
 
 
-def _check_layer_scales(found):
-    "Take the role away from scales of norms, and note where more than a name speaks for it."
-    for site in found:
+def _check_layer_scales(sites):
+    "Take the role away from scales of norms, and note where more than a name tells them apart."
+    for site in sites:
         is_scale = isinstance(site.layer, FreeParameter) and "layer_scale" in site.roles
         if not is_scale or nn.parameter.is_lazy(site.layer.weight):
             continue
@@ -452,9 +462,9 @@ def _check_layer_scales(found):
             site.roles_by_name.discard("layer_scale")
 
 # %% ../../nbs/schemes/03_sites.ipynb #f9b3c383
-def _check_adapters(found):
-    "Note where more than names speaks for a low-rank adapter of layers."
-    linears = [site for site in found if isinstance(site.layer, nn.Linear)]
+def _check_adapters(sites):
+    "Note for which low-rank adapters the sizes of the layers confirm what their names say."
+    linears = [site for site in sites if isinstance(site.layer, nn.Linear)]
     families = {}  # name of what an adapter belongs to -> its sites
     for site in linears:
         if site.roles & {"lora_down", "lora_up"}:
@@ -498,8 +508,8 @@ def _feed_forward_pairs(model):
     return pairs
 
 
-def _mark_feed_forward(found, model):
-    by_name = {site.name: site for site in found}
+def _mark_feed_forward(sites, model):
+    by_name = {site.name: site for site in sites}
     for pair in _feed_forward_pairs(model):
         for name, role in zip(pair, ("ffn_in", "ffn_out"), strict=True):
             if name in by_name:  # a module that two parents share is named after the first
@@ -507,7 +517,7 @@ def _mark_feed_forward(found, model):
 
 # %% ../../nbs/schemes/03_sites.ipynb #b0d3a746
 def _fused_roles(site):
-    "The projections that a layer computes at once, by its name; () for most layers."
+    "Return the projections that a layer computes at once, by its name; () for most layers."
     if layer_kind(site) != LAYERS:
         return ()
     last_name = site.name.rpartition(".")[2]
@@ -518,16 +528,16 @@ def _fused_roles(site):
     return ()
 
 
-def _mark_attention(found):
+def _mark_attention(sites):
     "Give query, key, value and output of attention layers their roles and their shared group."
-    for site in found:
+    for site in sites:
         roles = set(_fused_roles(site))
         site.roles_by_name |= roles - site.roles
         site.roles |= roles
 
     # projections in one module belong together
     groups = {}  # name of the module -> AttentionGroup
-    for site in found:
+    for site in sites:
         roles = [role for role in PROJECTIONS if role in site.roles]
         if not roles:
             continue
@@ -539,7 +549,7 @@ def _mark_attention(found):
             group.sites[role] = site
 
     for group in groups.values():
-        output = _attention_output(group, found)
+        output = _attention_output(group, sites)
         if output is not None:
             output.roles.add("attention_out")
             group.sites["attention_out"] = output
@@ -547,10 +557,10 @@ def _mark_attention(found):
             site.attention = group
 
 
-def _attention_output(group, found):
+def _attention_output(group, sites):
     "The last other layer in the module of an attention layer, or None."
     inside = []
-    for site in found:
+    for site in sites:
         is_projection = not site.roles.isdisjoint(PROJECTIONS)
         is_inside = site.name.startswith(child_name(group.name, ""))
         if layer_kind(site) == LAYERS and is_inside and not is_projection:
@@ -562,9 +572,9 @@ def _attention_output(group, found):
     return candidates[-1] if candidates else None
 
 # %% ../../nbs/schemes/03_sites.ipynb #6382a78e
-def _mark_branches(found, branches):
+def _mark_branches(sites, branches):
     "Note residual branches at the sites that lie in them."
-    by_name = {site.name: site for site in found}
+    by_name = {site.name: site for site in sites}
     for branch in branches:
         for name in map(plain_name, branch.layers + branch.norms):
             # torch's MultiheadAttention is one layer of a branch, but three sites
@@ -594,8 +604,8 @@ def _count_heads(model, module_name):
     return None
 
 # %% ../../nbs/schemes/03_sites.ipynb #37ecabe9
-def _mark_by_hand(found, roles):
-    "Set the roles that a caller gives, pattern of names -> role or roles (or None)."
+def _mark_by_hand(sites, roles):
+    "Set the roles that a caller gives: a dict, pattern of names -> role or roles; or None."
     given = {}
     for pattern, names in (roles or {}).items():
         given[pattern] = {names} if isinstance(names, str) else set(names)
@@ -608,13 +618,13 @@ def _mark_by_hand(found, roles):
 
     for role in sorted(set().union(*given.values()), key=str):
         pick(role, ROLES, "role")
-        for site in found:
+        for site in sites:
             site.roles.discard(role)
             site.roles_by_name.discard(role)
     for pattern, names in given.items():
-        matching = [site for site in found if fnmatchcase(site.name, pattern)]
+        matching = [site for site in sites if fnmatchcase(site.name, pattern)]
         if not matching:
-            pick(pattern, [site.name for site in found], "layer for roles=")
+            pick(pattern, [site.name for site in sites], "layer for roles=")
         for site in matching:
             site.roles |= names
 
@@ -629,29 +639,29 @@ def find_sites(
 ) -> list:  # of Site, in the order of the model's modules
     """Every place that a scheme can treat, with its roles. Raise `Refused` if branches are asked
     for and the model cannot be run."""
-    found = _all_sites(model)
+    sites = _all_sites(model)
 
-    _mark_by_name(found)
-    _check_layer_scales(found)
-    _check_adapters(found)
-    _mark_by_position(found)
-    _mark_attention(found)
-    _mark_feed_forward(found, model)
+    _mark_by_name(sites)
+    _check_layer_scales(sites)
+    _check_adapters(sites)
+    _mark_by_position(sites)
+    _mark_attention(sites)
+    _mark_feed_forward(sites, model)
     if branches:
-        _mark_branches(found, residual_branches(model, batch))
-    _mark_by_hand(found, roles)
+        _mark_branches(sites, residual_branches(model, batch))
+    _mark_by_hand(sites, roles)
     if split:
-        found = _split_fused(found)
+        sites = _split_fused(sites)
     if gates:
-        found = _split_recurrent(found)
-    _complete_attention_groups(found, model)
-    return found
+        sites = _split_recurrent(sites)
+    _complete_attention_groups(sites, model)
+    return sites
 
 
-def _split_fused(found):
+def _split_fused(sites):
     "The sites, with the parts of each fused layer instead of the layer."
     parts = []
-    for site in found:
+    for site in sites:
         projections = site.roles & set(PROJECTIONS)
         can_split = layer_kind(site) == LAYERS and _holds_matrices(site.layer.weight)
         if len(projections) > 1 and can_split:
@@ -661,10 +671,10 @@ def _split_fused(found):
     return parts
 
 
-def _split_recurrent(found):
+def _split_recurrent(sites):
     "The sites, with the gates of each recurrent layer instead of the layer."
     parts = []
-    for site in found:
+    for site in sites:
         if _is_recurrent(site.layer):
             parts += gate_sites(site) or [site]
         else:
@@ -672,9 +682,9 @@ def _split_recurrent(found):
     return parts
 
 
-def _complete_attention_groups(found, model):
+def _complete_attention_groups(sites, model):
     "Put the parts of split layers into their groups, and note the number of heads."
-    for site in found:
+    for site in sites:
         group = site.attention
         if group is None:
             continue
@@ -741,10 +751,10 @@ class Selection:
                 return True
         return False
 
-    def check(self, found: list):
+    def check(self, sites: list):
         "Raise `Refused` if a selector selects none of these sites."
         for selector in self.selectors:
-            if any(_matches(site, key, selector) for site in found for key in ("weight", "bias")):
+            if any(_matches(site, key, selector) for site in sites for key in ("weight", "bias")):
                 continue
             if isinstance(selector, type):
                 raise Refused(f"there is no {selector.__name__} in this model")
@@ -753,4 +763,4 @@ class Selection:
                     f"there is no {selector} in this model: it needs {ROLES[selector]}; "
                     "roles= gives one by hand"
                 )
-            pick(selector, [*ROLES, *(site.name for site in found)], "role, layer or pattern")
+            pick(selector, [*ROLES, *(site.name for site in sites)], "role, layer or pattern")

@@ -32,7 +32,7 @@ def _is_dense(t):
 
 
 def _places(t):
-    "Where in its storage each entry of a tensor lies."
+    "Return where in its storage each entry of a tensor lies."
     places = torch.tensor(t.storage_offset())
     for size, stride in zip(t.shape, t.stride(), strict=True):
         places = places.unsqueeze(-1) + torch.arange(size) * stride
@@ -52,18 +52,16 @@ _WHOLE_FIRST = "initialize the model first and convert it afterwards"
 
 
 def _unwritable_type(t):
-    "Why tensors of this type cannot be written: the problem and what helps, or None."
+    "Return why tensors of this type cannot be written, as (problem, advice); None if they can."
     kind = type(t).__name__
     if nn.parameter.is_lazy(t):
         return "is lazy and not yet initialized", "run the model once on a batch first"
     if kind == "DTensor":
-        return "is a DTensor, of which each process holds a part", (
-            "initialize the whole model first and distribute it afterwards"
-        )
+        advice = "initialize the whole model first and distribute it afterwards"
+        return "is a DTensor, of which each process holds a part", advice
     if kind == "FlatParameter":
-        return "is sharded by FullyShardedDataParallel", (
-            "initialize the whole model first and wrap it afterwards"
-        )
+        advice = "initialize the whole model first and wrap it afterwards"
+        return "is sharded by FullyShardedDataParallel", advice
     if type(t).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return f"is a {kind}, which keeps its values in other tensors", _WHOLE_FIRST
     if t.is_nested:
@@ -72,24 +70,24 @@ def _unwritable_type(t):
 
 
 def _unwritable_values(t):
-    "Why a plain tensor cannot take the values of a scheme: the problem and what helps, or None."
+    """Return why a plain tensor cannot take the values of a scheme, as (problem, advice).
+
+    None if it can.
+    """
     if t.is_quantized or not (t.is_floating_point() or t.is_complex()):
         return f"holds {t.dtype}, no floating-point numbers", _WHOLE_FIRST
     if t.is_complex():
-        return f"is complex ({t.dtype}), and a scheme draws real numbers", (
-            "keep the real and the imaginary part as two parameters"
-        )
+        advice = "keep the real and the imaginary part as two parameters"
+        return f"is complex ({t.dtype}), and a scheme draws real numbers", advice
     if t.layout != torch.strided:
         layout = str(t.layout).removeprefix("torch.").removeprefix("_")
         return f"is not stored densely (layout {layout})", _WHOLE_FIRST
     if t.is_inference() and not torch.is_inference_mode_enabled():
-        return "was made in torch.inference_mode, after which it cannot be changed", (
-            "build the model outside of it, or replace the parameter by its clone"
-        )
+        advice = "build the model outside of it, or replace the parameter by its clone"
+        return "was made in torch.inference_mode, after which it cannot be changed", advice
     if not t.is_meta and overlaps_itself(t):
-        return "is expanded: several of its entries are the same memory", (
-            "replace the parameter by its contiguous clone"
-        )
+        advice = "replace the parameter by its contiguous clone"
+        return "is expanded: several of its entries are the same memory", advice
     return None
 
 
@@ -97,11 +95,13 @@ def check_writable(
     t: Tensor,  # any
     key: str = "weight",  # what the layer calls it, for the message
 ):
-    """Raise `Untreatable` if a tensor cannot take the values of a scheme. The meta device is no
-    obstacle here, because a plan can be made there."""
-    found = _unwritable_type(t) or _unwritable_values(t)
-    if found is not None:
-        problem, advice = found
+    """Raise `Untreatable` if a tensor cannot take the values of a scheme.
+
+    A tensor on the meta device passes, because a plan can be made there.
+    """
+    obstacle = _unwritable_type(t) or _unwritable_values(t)
+    if obstacle is not None:
+        problem, advice = obstacle
         raise Untreatable(f"its {key} {problem}", f"{advice}, or strict=False leaves it alone")
 
 # %% ../../nbs/schemes/06_tensors.ipynb #332a94cc
@@ -110,7 +110,7 @@ def check_held(
     dtype: torch.dtype,  # of the parameter
     key: str = "weight",  # what the layer calls it, for the message
 ):
-    "Raise `Untreatable` if a dtype cannot hold these values, but for rounding."
+    "Raise `Untreatable` if a dtype cannot hold these values, apart from rounding."
     if not drawn.isfinite().all():
         raise Untreatable(f"the values drawn for its {key} exceed {str(drawn.dtype)[6:]}")
     held = drawn.to(dtype).to(drawn.dtype)
@@ -184,12 +184,10 @@ def check_not_wrapped(
 
 # %% ../../nbs/schemes/06_tensors.ipynb #d86990b3
 def _memory(t):
-    "What two parameters have in common if they are the same memory; None: it cannot be told."
-    if (
-        t.is_meta
-        or nn.parameter.is_lazy(t)
-        or type(t).__torch_dispatch__ is not (Tensor.__torch_dispatch__)
-    ):
+    "Return a tuple that is equal for parameters that are the same memory; None if it is unknown."
+    if t.is_meta or nn.parameter.is_lazy(t):
+        return None
+    if type(t).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # its values are elsewhere
         return None
     if t.is_nested or t.is_quantized or t.layout != torch.strided or not t.numel():
         return None
@@ -198,6 +196,7 @@ def _memory(t):
 
 
 def _last_place(t):
+    "Return where in its storage the last entry of a tensor lies."
     steps = [(size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True)]
     return t.storage_offset() + sum(steps)
 
@@ -221,8 +220,8 @@ class ParameterNames:
         self.first = {}  # id of a parameter -> the name where it first appears
         self.others = {}  # that name -> its other names
         self.overlapping = {}  # id of a parameter -> the name of one that it shares a part with
-        by_memory = {}  # -> the name where it first appears
-        by_storage = {}  # storage -> its parameters
+        by_memory = {}  # `_memory` of a parameter -> the name where it first appears
+        by_storage = {}  # (device, storage) -> its parameters
         for raw_name, p in model.named_parameters(remove_duplicate=False):
             name = plain_name(raw_name)
             memory = _memory(p)
