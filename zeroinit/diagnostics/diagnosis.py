@@ -134,7 +134,8 @@ def _answer_of_loss(findings):
         return "does not learn", "all inputs in the batch are the same"
     is_opening = findings.had_zero_weights() and not findings.never_waking()
     if _is_constant_at_last(findings) and not is_opening:
-        return "does not learn", "the output is the same for every input"
+        of_batch = " in the batch, and depends on the batch as a whole" * trace.mixes_batch
+        return "does not learn", f"the output is the same for every input{of_batch}"
     if progress == "bias":
         return None
     change = trace.after.loss - trace.before.loss
@@ -311,6 +312,8 @@ def _reason_of_cuts(blockages, name):
     for cut in blockages.cuts.get(name, []):
         reasons[cut.reason()] = None
     factors = blockages.cut_by.get(name, [])
+    if name in blockages.cut_by_itself:
+        factors = []  # it may be the layer itself that makes the other factor zero
     text = ", and ".join(list(reasons)[:2])
     if text and factors:
         text += f" (it waits for {_join_names(factors)})"
@@ -325,6 +328,10 @@ def _why_zero(blockages, name):
         return f"the first one comes only after {blockages.further} more"
     if name in blockages.waking_next:
         return "it comes with the next update: give more steps="
+    if not blockages.layers[name].value("weight").numel():
+        return "it is empty"
+    if module and 0 in module.input_shape:
+        return "nothing in this batch reaches it"
     is_embedding = module and is_kind(module.module, EMBEDDINGS)
     has_no_input = module and not module.input_size and not is_embedding
     if has_no_input and (module.output_grad or not reason):
@@ -415,6 +422,7 @@ def _signals(findings):
     trace = findings.trace
     sentences = []
     is_lost = findings.progress() in ("none", "bias") and _is_constant_at_last(findings)
+    is_lost &= not trace.mixes_batch
     if is_lost and not findings.never_waking() and not findings.had_zero_weights():
         lost = lost_in(trace.modules_after, findings.precision())
         if lost:
@@ -484,6 +492,18 @@ def _unregistered(names):
     ]
 
 
+def _in_loss(trace):
+    "A sentence on tensors that only the loss holds."
+    if not trace.in_loss:
+        return []
+    names = []
+    for t, _ in trace.in_loss:
+        what = "parameter" if isinstance(t, nn.Parameter) else "tensor"
+        names.append(f"a {what} of shape {tuple(t.shape)}")
+    listed = _join_names(names, what="tensors")
+    return [f"in the loss, and not in parameters() of the model, so not trained here: {listed}"]
+
+
 def _made_in_forward(trace):
     "Sentences on parameters that the forward pass makes."
     sentences = []
@@ -533,6 +553,7 @@ def _remarks(findings):
         *remark("frozen (requires_grad is False)", findings.frozen),
         *_unused(findings),
         *_unregistered(findings.trace.unregistered),
+        *_in_loss(findings.trace),
         *_made_in_forward(findings.trace),
         *_compared(findings.trace),
         *_by_rounding(findings.rounding),
@@ -720,17 +741,28 @@ def _preserved_gradients(model):
     before = [(parameter, parameter.grad) for parameter in model.parameters()]
     for parameter, _ in before:
         parameter.grad = None
+    changed = False
     try:
         yield
-    finally:
         changed = any(parameter.grad is not None for parameter, _ in before)
+    finally:
         for parameter, grad in before:
             parameter.grad = grad
-        if changed:
-            raise Refused(
-                "the model holds on to itself, as by a lambda over self, "
-                "so a copy of it is not independent, and diagnose cannot train one"
-            )
+    if changed:
+        raise Refused(
+            "the model holds on to itself, as by a lambda over self, "
+            "so a copy of it is not independent, and diagnose cannot train one"
+        )
+
+
+def _check_loss_of(model, trace):
+    "Raise `Refused` where a loss uses the parameters of the model itself, of which a copy trains."
+    own = {id(parameter) for parameter in model.parameters()}
+    if any(id(t) in own for t, _ in trace.in_loss):
+        raise Refused(
+            "loss= uses parameters of the model, as a penalty on its weights does, "
+            "and diagnose trains a copy of it: leave that out of loss="
+        )
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #2dbf78a1
 @dataclass
@@ -1000,6 +1032,7 @@ def _diagnose(model, scheme, batch, training, control, kwargs):
     control_trace = control_error = None
     with _preserved_gradients(model):
         trace, trained = _trace_copy(initial, inputs, training)
+        _check_loss_of(model, trace)
         if control:
             try:
                 control_trace = _trace_in_float64(initial, inputs, training, trace)
@@ -1009,6 +1042,8 @@ def _diagnose(model, scheme, batch, training, control, kwargs):
         # Findings, in words and in numbers
         findings = analyze(trace, control_trace)
         _add_causes_(findings, trained, inputs, training.make_loss(inputs))
+    for tensor, grad in trace.in_loss:  # such as a teacher, which stays as it is
+        tensor.grad = grad
     verdict = _sentences(findings) + untreated
     if findings.causes_error is not None:
         verdict.append(f"causes could not be looked for: {findings.causes_error}")

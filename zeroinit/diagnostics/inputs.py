@@ -355,22 +355,51 @@ def _own_loss(out):
 _COMPARED = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
 
 
+_DIFFERENCES = ("sub", "subtract", "rsub")
+
+
+def _is_same(t, target):
+    "Whether a tensor holds what a target holds, in any shape and precision."
+    is_like = isinstance(target, Tensor) and t.numel() == target.numel() and not t.requires_grad
+    return is_like and torch.equal(t.detach().flatten().double(), target.flatten().double())
+
+
+def _is_mean_of(value, out):
+    "Whether a loss is the mean or the sum of the powers or absolute values of some differences."
+    node = value.grad_fn
+    for names in (("MeanBackward", "SumBackward"), ("PowBackward", "AbsBackward")):
+        if node is None or not node.name().startswith(names):
+            return False
+        node = node.next_functions[0][0]
+    return node is out.grad_fn
+
+
 class Comparisons(TorchFunctionMode):
-    """Notes where a loss of torch compares every output with every target.
+    """Notes where a loss compares every output with every target, and which leaves it brings in.
 
     An output of shape (64, 1) and a target of shape (64,) broadcast to (64, 64), and the best
     output is the same for every input.
     """
 
-    def __init__(self):
+    def __init__(
+        self,
+        target=None,  # of the loss, to know a difference that is written by hand
+    ):
         super().__init__()
-        self.found = None  # (shape of one, of the other, what the loss of torch returned)
+        self.target = target
+        self.found = None  # (shape of one, of the other, result of the comparison)
+        self.leaves = {}  # id -> tensor with a gradient that is no result of the model
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if func in _COMPARED:
+        tensors = list_tensors((list(args), kwargs))
+        self.leaves |= {id(t): t for t in tensors if t.is_leaf and t.requires_grad}
+        is_difference = getattr(func, "__name__", "").strip("_") in _DIFFERENCES
+        if func in _COMPARED or (is_difference and any(_is_same(t, self.target) for t in tensors)):
             given = [*args, *(kwargs[key] for key in ("input", "target") if key in kwargs)]
+            if len(given) < 2 or not all(isinstance(t, Tensor) for t in given[:2]):
+                return out
             one, other = (tuple(t.shape) for t in given[:2])
             both = torch.broadcast_shapes(one, other).numel()
             is_every = min(given[0].numel(), given[1].numel()) > 1
@@ -386,7 +415,7 @@ class Comparisons(TorchFunctionMode):
         if self.found is None:
             return None
         one, other, out = self.found
-        return one, other, out is value
+        return one, other, out is value or _is_mean_of(value, out)
 
 
 def _check_loss(value):
@@ -431,4 +460,5 @@ def make_loss(
         generator = torch.Generator().manual_seed(seed)  # the same target at each update
         return sum(default_loss(o, _random_target(o, is_text, generator)) for o in outs)
 
+    value.is_default = loss is None
     return value
