@@ -477,3 +477,68 @@ def test_unusual_causes(cause):
         warnings.simplefilter("ignore")  # torch.jit is deprecated
         said = diagnose(UNUSUAL[cause](), batch=points()).verdict
     assert any(cause in sentence for sentence in said), said
+
+
+# ------------------------------------------------------------------------------------------------
+# Losses that tell little
+# ------------------------------------------------------------------------------------------------
+BEYOND = {
+    "all targets are above 1, and sigmoid gives 1 or less": (nn.Sigmoid(), 5.0),
+    "all targets are above 1, and tanh gives 1 or less": (nn.Tanh(), 5.0),
+    "all targets are below 0, and relu gives 0 or more": (nn.ReLU(), -5.0),
+}
+
+
+@pytest.mark.parametrize("loss", [None, nn.MSELoss(), F.l1_loss])
+@pytest.mark.parametrize("reason", BEYOND)
+def test_targets_that_no_output_reaches(reason, loss):
+    activation, offset = BEYOND[reason]
+    x, _ = points()
+    model = nn.Sequential(*chain()[:2], nn.Linear(WIDTH, 1), activation)
+    said = diagnose(model, batch=(x, x[:, :1] + offset), loss=loss).verdict
+    assert said[0] == "does not learn: the best output is the same for every input"
+    assert reason in said
+
+
+def test_targets_at_the_end_of_the_range_are_within_reach():
+    x, _ = points()
+    model = nn.Sequential(*chain()[:2], nn.Linear(WIDTH, 1), nn.Sigmoid())
+    said = diagnose(model, batch=(x, torch.ones(len(x), 1)), loss=F.mse_loss).verdict
+    assert said[0].startswith("learns: "), said
+
+
+def test_the_value_of_a_policy_gradient_stays_the_same():
+    x, y = points()
+    gain = torch.randn(len(x), generator=torch.Generator().manual_seed(2))
+
+    def policy_gradient(out, action):
+        chosen = out.log_softmax(1).gather(1, action[:, None])[:, 0]
+        return -((chosen - chosen.detach()).exp() * gain).mean()
+
+    said = diagnose(chain(), batch=(x, y), loss=policy_gradient).verdict
+    assert said[0].startswith("does not show in the loss whether it learns: the loss goes from ")
+    assert "the gradient is not that of the loss: a part of it is detached or rounded" in said
+
+
+class WithLoss(nn.Module):
+    """A model that returns its loss alone, which is at its minimum."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, 1)
+
+    def forward(self, x, y):
+        return (self.layer(x).sigmoid() * 0).square().mean() + y.float().mean()
+
+
+def test_a_loss_that_a_model_returns_is_the_loss():
+    said = diagnose(WithLoss(), batch=points()).verdict
+    assert said[0] == "does not learn: 1 of 1 layers stay without a gradient in 8 updates"
+
+
+def test_a_lazy_norm_is_to_be_called_first():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that lazy modules may change
+        model = nn.Sequential(nn.LazyLinear(CLASSES), nn.LazyBatchNorm1d())
+    with pytest.raises(Refused, match="diagnose works on a copy: call it on a batch first"):
+        diagnose(model, batch=points())

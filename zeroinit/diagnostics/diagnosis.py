@@ -114,6 +114,10 @@ def _is_constant_at_last(findings):
     return (is_constant or is_rounding) and findings.inputs_differ()
 
 
+_CONSTANT = "the output is the same for every input"
+_OF_BATCH = " in the batch, and depends on the batch as a whole"
+
+
 def _answer_of_loss(findings):
     "An answer and a reason where weights move, but the loss does not fall; None where it does."
     trace = findings.trace
@@ -134,8 +138,7 @@ def _answer_of_loss(findings):
         return "does not learn", "all inputs in the batch are the same"
     is_opening = findings.had_zero_weights() and not findings.never_waking()
     if _is_constant_at_last(findings) and not is_opening:
-        of_batch = " in the batch, and depends on the batch as a whole" * trace.mixes_batch
-        return "does not learn", f"the output is the same for every input{of_batch}"
+        return "does not learn", _CONSTANT + _OF_BATCH * trace.mixes_batch
     if progress == "bias":
         return None
     change = trace.after.loss - trace.before.loss
@@ -144,10 +147,25 @@ def _answer_of_loss(findings):
         change = trace.after.gain - trace.before.gain
         what = "what the loss owes to the inputs"
     if change == 0 or trace.after.loss == trace.before.loss:
-        return "does not learn", _loss_in_words(findings)
+        answer = _NOT_TOLD if _is_of_another_value(findings) else "does not learn"
+        return answer, _loss_in_words(findings)
     rate = abs(change) / _all_updates(findings)
     answer = f"learns too slowly to see ({what} changes by {rate:.0e} an update)"
     return answer, _loss_in_words(findings)
+
+
+_NOT_TOLD = "does not show in the loss whether it learns"
+
+
+def _is_of_another_value(findings):
+    """Whether a loss stays what it is, although its gradient says that it falls.
+
+    So it is where a part of it is detached, as in a policy gradient, or rounded.
+    """
+    trace = findings.trace
+    is_still = trace.after is not None and trace.after.loss == trace.before.loss
+    size = max(abs(trace.before.loss), 1e-3)
+    return is_still and not findings.rounding and trace.expected_change < -1e-4 * size
 
 
 def _answer_of_comparison(findings):
@@ -155,6 +173,8 @@ def _answer_of_comparison(findings):
     _, _, is_whole_loss = findings.trace.broadcast or (None, None, False)
     if is_whole_loss:
         return "does not learn", "the loss compares each output with every target"
+    if findings.trace.beyond_range:
+        return "does not learn", "the best output is the same for every input"
     return None
 
 
@@ -519,12 +539,21 @@ def _made_in_forward(trace):
 
 
 def _compared(trace):
-    "A sentence on a loss that compares every output with every target."
+    "A sentence on a loss that compares every output with every target, or with no reachable one."
+    if trace.beyond_range:
+        return [trace.beyond_range]
     if trace.broadcast is None:
         return []
     one, other, _ = trace.broadcast
     both = tuple(torch.broadcast_shapes(one, other))
     return [f"the loss broadcasts shapes {one} and {other} to {both}: give both the same shape"]
+
+
+def _of_another_value(findings):
+    "A sentence on a loss whose gradient is not that of its value."
+    if not _headline(findings).startswith(_NOT_TOLD):
+        return []
+    return ["the gradient is not that of the loss: a part of it is detached or rounded"]
 
 
 def _zeroed(findings):
@@ -556,6 +585,7 @@ def _remarks(findings):
         *_in_loss(findings.trace),
         *_made_in_forward(findings.trace),
         *_compared(findings.trace),
+        *_of_another_value(findings),
         *_by_rounding(findings.rounding),
         *remark("all neurons of a layer are equal", findings.all_neurons_equal()),
         *remark("the norm behind it takes its bias away", findings.removed_biases),
@@ -651,7 +681,7 @@ def _layer_table(findings):
 class Diagnosis:
     "What `diagnose` returns."
 
-    verdict: list  # of sentences; the first begins with learns, learns in part or does not learn
+    verdict: list  # of sentences; the first says whether the model learns
     table: object  # a row for each layer
     gradients: object  # frame: layers down, updates across, largest gradient; NaN: not used
     losses: list  # one an update
@@ -726,7 +756,7 @@ def _copy(model):
     except Exception as error:  # a model's own, of any type
         raise Refused(
             f"{type(model).__name__} cannot be copied ({first_line(error)}), "
-            "and diagnose works on a copy"
+            f"and diagnose works on a copy{': call it on a batch first' * bool(_lazy_layer(model))}"
         ) from error
 
 

@@ -8,6 +8,7 @@ __all__ = ['map_tensors', 'list_tensors', 'Inputs', 'read_inputs', 'make_up_inpu
 
 # %% ../../nbs/diagnostics/01_inputs.ipynb #3bd30c2b
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -347,21 +348,52 @@ def _random_target(out, is_text, generator):
 
 
 def _own_loss(out):
-    "The loss that a model computes itself and returns under that name; None: it returns none."
-    own = out.get("loss") if isinstance(out, dict) else None
-    return own if isinstance(own, Tensor) and own.ndim == 0 else None
+    "The loss that a model returns, alone or under that name; None: it returns none."
+    own = out.get("loss") if isinstance(out, dict) else out
+    is_number = isinstance(own, Tensor) and own.ndim == 0
+    return own if is_number and own.is_floating_point() else None
 
 
 _COMPARED = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
 
 
 _DIFFERENCES = ("sub", "subtract", "rsub")
+_RANGES = dict(  # operation -> what it returns is from the first to the second
+    Relu=(0.0, math.inf),
+    Softplus=(0.0, math.inf),
+    Exp=(0.0, math.inf),
+    Sigmoid=(0.0, 1.0),
+    Hardsigmoid=(0.0, 1.0),
+    Tanh=(-1.0, 1.0),
+)
+_SAME_NUMBERS = ("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Select", "Slice")
 
 
 def _is_same(t, target):
     "Whether a tensor holds what a target holds, in any shape and precision."
     is_like = isinstance(target, Tensor) and t.numel() == target.numel() and not t.requires_grad
     return is_like and torch.equal(t.detach().flatten().double(), target.flatten().double())
+
+
+def _beyond_range(out, target):
+    """Why all targets are beyond what an output can be, so that the best output is a constant.
+
+    '' where some are not, or it is not known.
+    """
+    node = out.grad_fn
+    while node is not None and node.name().partition("Backward")[0] in _SAME_NUMBERS:
+        node = node.next_functions[0][0]
+    operation = node.name().partition("Backward")[0] if node is not None else ""
+    if operation not in _RANGES or not target.numel() or target.requires_grad:
+        return ""
+    low, high = _RANGES[operation]
+    smallest, largest = target.min().item(), target.max().item()
+    name = operation.lower()
+    if largest < low:
+        return f"all targets are below {low:g}, and {name} gives {low:g} or more"
+    if smallest > high:
+        return f"all targets are above {high:g}, and {name} gives {high:g} or less"
+    return ""
 
 
 def _is_mean_of(value, out):
@@ -388,6 +420,7 @@ class Comparisons(TorchFunctionMode):
         super().__init__()
         self.target = target
         self.found = None  # (shape of one, of the other, result of the comparison)
+        self.compared = None  # (output, target, loss of torch between them)
         self.leaves = {}  # id -> tensor with a gradient that is no result of the model
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -400,6 +433,8 @@ class Comparisons(TorchFunctionMode):
             given = [*args, *(kwargs[key] for key in ("input", "target") if key in kwargs)]
             if len(given) < 2 or not all(isinstance(t, Tensor) for t in given[:2]):
                 return out
+            if func in _COMPARED:
+                self.compared = (*given[:2], out)
             one, other = (tuple(t.shape) for t in given[:2])
             both = torch.broadcast_shapes(one, other).numel()
             is_every = min(given[0].numel(), given[1].numel()) > 1
@@ -407,6 +442,15 @@ class Comparisons(TorchFunctionMode):
             if is_every and len(one) != len(other):
                 self.found = one, other, out
         return out
+
+    def beyond_range(
+        self,
+        value: Tensor,  # of the whole loss
+    ) -> str:  # '' where the loss is something else, or the targets are within reach
+        "Why all targets are beyond what an output can be, and the best output is a constant."
+        if self.compared is None or self.compared[2] is not value:
+            return ""
+        return _beyond_range(*self.compared[:2])
 
     def broadcast(
         self,

@@ -504,6 +504,9 @@ class Trace:
     # (tensor of the loss that is not the model's, its gradient before the first update)
     in_loss: list = field(default_factory=list)
     broadcast: tuple = None  # see `Comparisons`
+    beyond_range: str = ""  # see `Comparisons`
+    # how much the loss should change by the first update, by the gradients of the weights
+    expected_change: float = 0.0
     stopped_by_hook: list = field(default_factory=list)  # layers whose gradient a hook zeroes
     dead_outputs: tuple = (0, 0)  # how many, of how many, see `count_dead_outputs`
     inputs_differ: bool = True  # whether the inputs in the batch do
@@ -878,7 +881,10 @@ def _step_and_measure(trace, optimizer, closure):
         norm = weight.norm().clamp(min=1e-30)
         if is_traced:
             trace.last_update[layer.name] = (change.norm() / norm).item()
-        moved = relative_change(weight, value, layer.gradient("weight"))
+        grad = layer.gradient("weight")
+        if grad is not None and is_traced and len(trace.losses) == 1:
+            trace.expected_change += (grad.conj() * change).real.double().sum().item()
+        moved = relative_change(weight, value, grad)
         trace.changes.setdefault(layer.name, []).append(moved)
 
 
@@ -988,6 +994,7 @@ class _Training:
             trace.before = take_snapshot(self.loss, out, value)
             trace.modules_before = trace.modules
             trace.broadcast = comparisons.broadcast(value)
+            trace.beyond_range = comparisons.beyond_range(value)
             self.note_untrained(trace.graph, comparisons.leaves)
         value.backward()
         if is_first:
