@@ -446,6 +446,16 @@ def test_weights_that_are_very_large_are_not_equal():
     assert not any("neurons of a layer are equal" in sentence for sentence in said.verdict)
 
 
+def test_a_part_of_zeros_is_used_where_no_gradient_comes():
+    """ReLU passes nothing on at zero, as where the inputs of one of two layers are zero."""
+    x, y = points()
+    model = Model(lambda m, x: m.head(torch.cat([m.layer(0 * x), x], 1).relu()))
+    model.layer = nn.Linear(WIDTH, WIDTH, bias=False)
+    model.head = nn.Linear(2 * WIDTH, CLASSES)
+    said = diagnose(model, batch=(x, y)).verdict
+    assert "no gradient comes to its part of the result of cat" in said[1]
+
+
 def overwritten(model, x):
     features = model.layer(x) * 1
     features[:] = 0

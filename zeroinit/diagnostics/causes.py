@@ -297,7 +297,7 @@ class Cut:
         if self.operation.startswith("ScaledDotProduct"):
             return f"the attention{place} does not depend on it (one key, or a saturated softmax)"
         if self.operation in _JOINS:
-            return f"its part of the result of {name}{place} is not used"
+            return f"no gradient comes to its part of the result of {name}{place}"
         if self.operation in _LOSSES and self.is_loss:
             return "the loss is at its minimum"
         if self.operation in _LOSSES or self.operation in _FLAT_AT_A_POINT:
@@ -306,6 +306,8 @@ class Cut:
             return f"the backward pass of {self.operation}{place} gives none"
         if any(norm in self.operation for norm in _NORM_NAMES):
             return f"the norm{place} gives the same whatever it receives"
+        if self.operation in _SELECTIONS and self.state == "ignored":
+            return f"no gradient comes to what {name}{place} selects of it"
         if self.operation in _SELECTIONS:
             return f"{name}{place} does not select it"
         return f"{name}{place} passes no gradient on"
@@ -399,7 +401,7 @@ def _state_of_cut(node, index, received):
     if _returns(node, index, [grad * random_like(grad) for grad in scaled]):
         return "cancels"
     operation = _operation_name(node)
-    is_by_element = operation in _FLAT + _SATURATED and operation != "LogSoftmax"
+    is_by_element = operation in _FLAT + _SATURATED + _SELECTIONS and operation != "LogSoftmax"
     if is_by_element and _returns(node, index, [random_like(grad) for grad in received]):
         return "ignored"
     return ""
