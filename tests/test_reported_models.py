@@ -307,3 +307,248 @@ def test_refusals_say_what_is_allowed(settings, message):
 def test_targets_that_are_all_ignored():
     said = diagnose(chain(), batch=batch_of(y=torch.full((64,), -100))).verdict
     assert said[0].endswith("every target is -100, which cross entropy ignores")
+
+
+# ------------------------------------------------------------------------------------------------
+# What the loss holds
+# ------------------------------------------------------------------------------------------------
+def test_a_teacher_in_the_loss_is_not_a_tensor_of_the_model():
+    teacher = chain()
+    teacher[0].weight.grad = torch.ones_like(teacher[0].weight)
+    x, y = points()
+
+    def distil(out, target):
+        return F.mse_loss(out.float(), teacher(x))
+
+    said = diagnose(chain(), batch=(x, y), loss=distil).verdict
+    assert said[0].startswith("learns: "), said
+    assert "in the loss, and not in parameters() of the model, so not trained here: " in said[1]
+    assert not any("nn.ModuleList" in sentence for sentence in said), said
+    assert teacher[0].weight.grad.unique().item() == 1 and teacher[2].weight.grad is None
+
+
+def test_a_loss_of_the_weights_of_the_model_itself_is_refused_for_that():
+    model = chain()
+
+    def penalized(out, target):
+        return F.cross_entropy(out, target) + sum(p.square().sum() for p in model.parameters())
+
+    with pytest.raises(Refused, match="loss= uses parameters of the model"):
+        diagnose(model, batch=points(), loss=penalized)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_difference_by_hand_of_every_output_and_every_target():
+    x, _ = points()
+    model = nn.Sequential(*chain()[:2], nn.Linear(WIDTH, 1))
+    said = diagnose(model, batch=(x, x[:, 0]), loss=lambda out, t: ((out - t) ** 2).mean()).verdict
+    assert said[0] == "does not learn: the loss compares each output with every target"
+    assert "the loss broadcasts shapes (64, 1) and (64,) to (64, 64)" in said[1]
+
+
+@pytest.mark.parametrize("is_class", [True, False])
+def test_a_mean_over_the_batch(is_class):
+    def averaged(model, x):
+        return model.head(model.layer(x).relu().mean(0, keepdim=True).expand(len(x), -1))
+
+    x, y = points()
+    head = nn.Linear(WIDTH, CLASSES if is_class else 1)
+    said = diagnose(Model(averaged, head=head), batch=(x, y if is_class else x[:, 0])).verdict
+    assert said[0] == (
+        "does not learn: the output is the same for every input in the batch, "
+        "and depends on the batch as a whole"
+    )
+
+
+# ------------------------------------------------------------------------------------------------
+# Forward passes that differ from one another
+# ------------------------------------------------------------------------------------------------
+class Counting(nn.Module):
+    """A layer that joins in after 100 forward passes."""
+
+    def __init__(self, as_buffer, as_branch):
+        super().__init__()
+        self.layer, self.head = nn.Linear(WIDTH, CLASSES), nn.Linear(WIDTH, CLASSES)
+        self.as_branch = as_branch
+        self.passes = 0
+        if as_buffer:
+            del self.passes
+            self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes = self.passes + 1
+        if self.as_branch:
+            return self.head(x) + self.layer(x) if self.passes > 100 else self.head(x)
+        return self.head(x) + (self.passes > 100) * self.layer(x)
+
+
+def branch_at_random(model, x):
+    return model.head(model.layer(x).relu() + x if torch.rand(()) < 1e-3 else x)
+
+
+def masked_at_random(model, x):
+    return model.head(x + model.layer(x) * (torch.rand(()) < 1e-3))
+
+
+@pytest.mark.parametrize("as_buffer", [True, False])
+@pytest.mark.parametrize("as_branch", [True, False])
+def test_a_layer_that_joins_in_later(as_buffer, as_branch):
+    said = diagnose(Counting(as_buffer, as_branch), batch=points()).verdict
+    if as_branch:
+        assert "not used in these forward passes, and perhaps in others: layer" in said
+    assert not any("make no difference" in sentence for sentence in said), said
+
+
+def test_a_layer_that_is_skipped_at_random():
+    said = diagnose(Model(branch_at_random), batch=points()).verdict
+    assert "not used in these forward passes, and perhaps in others: layer" in said
+    said = diagnose(Model(masked_at_random), batch=points()).verdict
+    assert "no gradient in 8 updates: layer: a product multiplies it by zero" in said
+    assert not any("make no difference" in sentence for sentence in said), said
+
+
+# ------------------------------------------------------------------------------------------------
+# Causes that are easily taken for others
+# ------------------------------------------------------------------------------------------------
+def of_the_same_type(model, x):
+    return model.head(x.to(model.layer.weight)) + model.layer.bias.new_zeros(CLASSES)
+
+
+def test_a_parameter_that_only_lends_its_type_is_not_used():
+    said = diagnose(Model(of_the_same_type), batch=points()).verdict
+    assert said[0] == "learns: all 1 layers have a gradient by update 1"
+    assert "not used in the forward pass: layer" in said
+
+
+def test_a_shift_of_all_logits_cancels():
+    model = Model(lambda m, x: m.layer(x).expand(-1, CLASSES), nn.Linear(WIDTH, 1), nn.Identity())
+    said = diagnose(model, batch=points()).verdict
+    assert "no gradient in 8 updates: layer: the terms of its gradient cancel" in said
+
+
+def test_a_layer_does_not_wait_for_what_waits_for_it():
+    """The outputs of a zero head are compared with one another."""
+    model = chain()
+    nn.init.zeros_(model[2].weight)
+    nn.init.zeros_(model[2].bias)
+
+    def contrast(out, target):
+        out = F.normalize(out)
+        return F.cross_entropy(out @ out.T, torch.arange(len(out)))
+
+    said = diagnose(model, batch=points(), loss=contrast).verdict
+    assert said[0].startswith("does not learn: 2 of 2 layers") and "waits for" not in " ".join(said)
+
+
+def test_weights_that_are_very_large_are_not_equal():
+    x, _ = points()
+    said = diagnose(chain(), batch=(x, (x @ x[:CLASSES].T).argmax(1)), lr=1e3, optimizer="sgd")
+    assert not any("neurons of a layer are equal" in sentence for sentence in said.verdict)
+
+
+def test_a_part_of_zeros_is_used_where_no_gradient_comes():
+    """ReLU passes nothing on at zero, as where the inputs of one of two layers are zero."""
+    x, y = points()
+    model = Model(lambda m, x: m.head(torch.cat([m.layer(0 * x), x], 1).relu()))
+    model.layer = nn.Linear(WIDTH, WIDTH, bias=False)
+    model.head = nn.Linear(2 * WIDTH, CLASSES)
+    said = diagnose(model, batch=(x, y)).verdict
+    assert "no gradient comes to its part of the result of cat" in said[1]
+
+
+def overwritten(model, x):
+    features = model.layer(x) * 1
+    features[:] = 0
+    return model.head(features)
+
+
+UNUSUAL = {
+    "fill_ overwrites it": lambda: Model(overwritten),
+    "fake quantization clips every number": lambda: Model(
+        lambda m, x: m.head(
+            F.linear(x, torch.fake_quantize_per_tensor_affine(m.layer.weight, 1e-9, 0, -8, 7))
+        )
+    ),
+    "layer: it is empty": lambda: Model(
+        lambda m, x: m.head(torch.cat([x, m.layer(x)], 1)), nn.Linear(WIDTH, 0)
+    ),
+    "layer: nothing in this batch reaches it": lambda: Model(
+        lambda m, x: m.head(x.index_add(0, torch.arange(0), m.layer(x[x[:, 0] > 99])))
+    ),
+    "TorchScript": lambda: Model(
+        lambda m, x: m.head(m.layer(x)), torch.jit.script(filled_bias(-100.0, nn.ReLU)[:2])
+    ),
+}
+
+
+@pytest.mark.parametrize("cause", UNUSUAL)
+def test_unusual_causes(cause):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        said = diagnose(UNUSUAL[cause](), batch=points()).verdict
+    assert any(cause in sentence for sentence in said), said
+
+
+# ------------------------------------------------------------------------------------------------
+# Losses that tell little
+# ------------------------------------------------------------------------------------------------
+BEYOND = {
+    "all targets are above 1, and sigmoid gives 1 or less": (nn.Sigmoid(), 5.0),
+    "all targets are above 1, and tanh gives 1 or less": (nn.Tanh(), 5.0),
+    "all targets are below 0, and relu gives 0 or more": (nn.ReLU(), -5.0),
+}
+
+
+@pytest.mark.parametrize("loss", [None, nn.MSELoss(), F.l1_loss])
+@pytest.mark.parametrize("reason", BEYOND)
+def test_targets_that_no_output_reaches(reason, loss):
+    activation, offset = BEYOND[reason]
+    x, _ = points()
+    model = nn.Sequential(*chain()[:2], nn.Linear(WIDTH, 1), activation)
+    said = diagnose(model, batch=(x, x[:, :1] + offset), loss=loss).verdict
+    assert said[0] == "does not learn: the best output is the same for every input"
+    assert reason in said
+
+
+def test_targets_at_the_end_of_the_range_are_within_reach():
+    x, _ = points()
+    model = nn.Sequential(*chain()[:2], nn.Linear(WIDTH, 1), nn.Sigmoid())
+    said = diagnose(model, batch=(x, torch.ones(len(x), 1)), loss=F.mse_loss).verdict
+    assert said[0].startswith("learns: "), said
+
+
+def test_the_value_of_a_policy_gradient_stays_the_same():
+    x, y = points()
+    gain = torch.randn(len(x), generator=torch.Generator().manual_seed(2))
+
+    def policy_gradient(out, action):
+        chosen = out.log_softmax(1).gather(1, action[:, None])[:, 0]
+        return -((chosen - chosen.detach()).exp() * gain).mean()
+
+    said = diagnose(chain(), batch=(x, y), loss=policy_gradient).verdict
+    assert said[0].startswith("does not show in the loss whether it learns: the loss goes from ")
+    assert "the gradient is not that of the loss: a part of it is detached or rounded" in said
+
+
+class WithLoss(nn.Module):
+    """A model that returns its loss alone, which is at its minimum."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, 1)
+
+    def forward(self, x, y):
+        return (self.layer(x).sigmoid() * 0).square().mean() + y.float().mean()
+
+
+def test_a_loss_that_a_model_returns_is_the_loss():
+    said = diagnose(WithLoss(), batch=points()).verdict
+    assert said[0] == "does not learn: 1 of 1 layers stay without a gradient in 8 updates"
+
+
+def test_a_lazy_norm_is_to_be_called_first():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that lazy modules may change
+        model = nn.Sequential(nn.LazyLinear(CLASSES), nn.LazyBatchNorm1d())
+    with pytest.raises(Refused, match="diagnose works on a copy: call it on a batch first"):
+        diagnose(model, batch=points())

@@ -114,6 +114,10 @@ def _is_constant_at_last(findings):
     return (is_constant or is_rounding) and findings.inputs_differ()
 
 
+_CONSTANT = "the output is the same for every input"
+_OF_BATCH = " in the batch, and depends on the batch as a whole"
+
+
 def _answer_of_loss(findings):
     "An answer and a reason where weights move, but the loss does not fall; None where it does."
     trace = findings.trace
@@ -134,7 +138,7 @@ def _answer_of_loss(findings):
         return "does not learn", "all inputs in the batch are the same"
     is_opening = findings.had_zero_weights() and not findings.never_waking()
     if _is_constant_at_last(findings) and not is_opening:
-        return "does not learn", "the output is the same for every input"
+        return "does not learn", _CONSTANT + _OF_BATCH * trace.mixes_batch
     if progress == "bias":
         return None
     change = trace.after.loss - trace.before.loss
@@ -143,10 +147,25 @@ def _answer_of_loss(findings):
         change = trace.after.gain - trace.before.gain
         what = "what the loss owes to the inputs"
     if change == 0 or trace.after.loss == trace.before.loss:
-        return "does not learn", _loss_in_words(findings)
+        answer = _NOT_TOLD if _is_of_another_value(findings) else "does not learn"
+        return answer, _loss_in_words(findings)
     rate = abs(change) / _all_updates(findings)
     answer = f"learns too slowly to see ({what} changes by {rate:.0e} an update)"
     return answer, _loss_in_words(findings)
+
+
+_NOT_TOLD = "does not show in the loss whether it learns"
+
+
+def _is_of_another_value(findings):
+    """Whether a loss stays what it is, although its gradient says that it falls.
+
+    So it is where a part of it is detached, as in a policy gradient, or rounded.
+    """
+    trace = findings.trace
+    is_still = trace.after is not None and trace.after.loss == trace.before.loss
+    size = max(abs(trace.before.loss), 1e-3)
+    return is_still and not findings.rounding and trace.expected_change < -1e-4 * size
 
 
 def _answer_of_comparison(findings):
@@ -154,6 +173,8 @@ def _answer_of_comparison(findings):
     _, _, is_whole_loss = findings.trace.broadcast or (None, None, False)
     if is_whole_loss:
         return "does not learn", "the loss compares each output with every target"
+    if findings.trace.beyond_range:
+        return "does not learn", "the best output is the same for every input"
     return None
 
 
@@ -311,6 +332,8 @@ def _reason_of_cuts(blockages, name):
     for cut in blockages.cuts.get(name, []):
         reasons[cut.reason()] = None
     factors = blockages.cut_by.get(name, [])
+    if name in blockages.cut_by_itself:
+        factors = []  # it may be the layer itself that makes the other factor zero
     text = ", and ".join(list(reasons)[:2])
     if text and factors:
         text += f" (it waits for {_join_names(factors)})"
@@ -325,6 +348,10 @@ def _why_zero(blockages, name):
         return f"the first one comes only after {blockages.further} more"
     if name in blockages.waking_next:
         return "it comes with the next update: give more steps="
+    if not blockages.layers[name].value("weight").numel():
+        return "it is empty"
+    if module and 0 in module.input_shape:
+        return "nothing in this batch reaches it"
     is_embedding = module and is_kind(module.module, EMBEDDINGS)
     has_no_input = module and not module.input_size and not is_embedding
     if has_no_input and (module.output_grad or not reason):
@@ -415,6 +442,7 @@ def _signals(findings):
     trace = findings.trace
     sentences = []
     is_lost = findings.progress() in ("none", "bias") and _is_constant_at_last(findings)
+    is_lost &= not trace.mixes_batch
     if is_lost and not findings.never_waking() and not findings.had_zero_weights():
         lost = lost_in(trace.modules_after, findings.precision())
         if lost:
@@ -484,6 +512,18 @@ def _unregistered(names):
     ]
 
 
+def _in_loss(trace):
+    "A sentence on tensors that only the loss holds."
+    if not trace.in_loss:
+        return []
+    names = []
+    for t, _ in trace.in_loss:
+        what = "parameter" if isinstance(t, nn.Parameter) else "tensor"
+        names.append(f"a {what} of shape {tuple(t.shape)}")
+    listed = _join_names(names, what="tensors")
+    return [f"in the loss, and not in parameters() of the model, so not trained here: {listed}"]
+
+
 def _made_in_forward(trace):
     "Sentences on parameters that the forward pass makes."
     sentences = []
@@ -499,12 +539,21 @@ def _made_in_forward(trace):
 
 
 def _compared(trace):
-    "A sentence on a loss that compares every output with every target."
+    "A sentence on a loss that compares every output with every target, or with no reachable one."
+    if trace.beyond_range:
+        return [trace.beyond_range]
     if trace.broadcast is None:
         return []
     one, other, _ = trace.broadcast
     both = tuple(torch.broadcast_shapes(one, other))
     return [f"the loss broadcasts shapes {one} and {other} to {both}: give both the same shape"]
+
+
+def _of_another_value(findings):
+    "A sentence on a loss whose gradient is not that of its value."
+    if not _headline(findings).startswith(_NOT_TOLD):
+        return []
+    return ["the gradient is not that of the loss: a part of it is detached or rounded"]
 
 
 def _zeroed(findings):
@@ -533,8 +582,10 @@ def _remarks(findings):
         *remark("frozen (requires_grad is False)", findings.frozen),
         *_unused(findings),
         *_unregistered(findings.trace.unregistered),
+        *_in_loss(findings.trace),
         *_made_in_forward(findings.trace),
         *_compared(findings.trace),
+        *_of_another_value(findings),
         *_by_rounding(findings.rounding),
         *remark("all neurons of a layer are equal", findings.all_neurons_equal()),
         *remark("the norm behind it takes its bias away", findings.removed_biases),
@@ -630,7 +681,7 @@ def _layer_table(findings):
 class Diagnosis:
     "What `diagnose` returns."
 
-    verdict: list  # of sentences; the first begins with learns, learns in part or does not learn
+    verdict: list  # of sentences; the first says whether the model learns
     table: object  # a row for each layer
     gradients: object  # frame: layers down, updates across, largest gradient; NaN: not used
     losses: list  # one an update
@@ -705,7 +756,7 @@ def _copy(model):
     except Exception as error:  # a model's own, of any type
         raise Refused(
             f"{type(model).__name__} cannot be copied ({first_line(error)}), "
-            "and diagnose works on a copy"
+            f"and diagnose works on a copy{': call it on a batch first' * bool(_lazy_layer(model))}"
         ) from error
 
 
@@ -720,17 +771,28 @@ def _preserved_gradients(model):
     before = [(parameter, parameter.grad) for parameter in model.parameters()]
     for parameter, _ in before:
         parameter.grad = None
+    changed = False
     try:
         yield
-    finally:
         changed = any(parameter.grad is not None for parameter, _ in before)
+    finally:
         for parameter, grad in before:
             parameter.grad = grad
-        if changed:
-            raise Refused(
-                "the model holds on to itself, as by a lambda over self, "
-                "so a copy of it is not independent, and diagnose cannot train one"
-            )
+    if changed:
+        raise Refused(
+            "the model holds on to itself, as by a lambda over self, "
+            "so a copy of it is not independent, and diagnose cannot train one"
+        )
+
+
+def _check_loss_of(model, trace):
+    "Raise `Refused` where a loss uses the parameters of the model itself, of which a copy trains."
+    own = {id(parameter) for parameter in model.parameters()}
+    if any(id(t) in own for t, _ in trace.in_loss):
+        raise Refused(
+            "loss= uses parameters of the model, as a penalty on its weights does, "
+            "and diagnose trains a copy of it: leave that out of loss="
+        )
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #2dbf78a1
 @dataclass
@@ -1000,6 +1062,7 @@ def _diagnose(model, scheme, batch, training, control, kwargs):
     control_trace = control_error = None
     with _preserved_gradients(model):
         trace, trained = _trace_copy(initial, inputs, training)
+        _check_loss_of(model, trace)
         if control:
             try:
                 control_trace = _trace_in_float64(initial, inputs, training, trace)
@@ -1009,6 +1072,8 @@ def _diagnose(model, scheme, batch, training, control, kwargs):
         # Findings, in words and in numbers
         findings = analyze(trace, control_trace)
         _add_causes_(findings, trained, inputs, training.make_loss(inputs))
+    for tensor, grad in trace.in_loss:  # such as a teacher, which stays as it is
+        tensor.grad = grad
     verdict = _sentences(findings) + untreated
     if findings.causes_error is not None:
         verdict.append(f"causes could not be looked for: {findings.causes_error}")

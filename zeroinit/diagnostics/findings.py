@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn as nn
 
-from .causes import NOT_USED, GradientPaths
+from .causes import NOT_USED, NOT_USED_HERE, GradientPaths
 from .probes import count_distinct
 from zeroinit.diagnostics.trace import (
     ROUNDING_RATIO,
@@ -49,6 +49,7 @@ class Blockages:
         self.waking_next = []  # layers that receive a gradient after the last update
         self.further = trace.further  # updates behind those in which no gradient came
         self.cut_by = {}
+        self.cut_by_itself = set()  # layers on which the zero factor of a product depends as well
         self.for_good = set()  # pairs of layers that wait for each other, whatever others learn
         self.in_order = sorted(trace.modules.values(), key=lambda module: module.order)
         self.layers = {}  # name -> TracedLayer
@@ -105,6 +106,8 @@ class Blockages:
             for cut in cuts:
                 factors |= dict.fromkeys(paths.other_factors(cut, weights))
             self.cut_by[name] = [other for other in factors if other != name]
+            if name in factors:
+                self.cut_by_itself.add(name)
         for pair, between in [*self.deadlocks().items(), *self.pairs().items()]:
             waiting = []
             for name in (*pair, *between):
@@ -266,7 +269,7 @@ MAX_NEURONS = 8192  # whose distances are computed
 
 def _longest_row(t):
     "The length of the longest row of a matrix, or a very small number."
-    return max(t.flatten(1).norm(dim=1).max().item(), 1e-30)
+    return max(t.flatten(1).norm(dim=1).max().item(), 1e-300)
 
 
 def distinct_neurons(
@@ -276,8 +279,13 @@ def distinct_neurons(
     weight = features_first(layer, layer.value("weight").detach()).flatten(1)
     if weight.numel() > MAX_ENTRIES or len(weight) > MAX_NEURONS or not weight.isfinite().all():
         return None
+    if not weight.numel():
+        return len(weight)
+    # The length of a row of large numbers is infinite in float32.
+    wide = torch.complex128 if weight.is_complex() else torch.float64
+    weight = weight.to(wide)
     if "bias" in layer.parameters:
-        bias = layer.value("bias").detach()
+        bias = layer.value("bias").detach().to(wide)
         if len(bias) == len(weight) and bias.isfinite().all():
             # Of a size of 1 each, so that large biases do not hide how the weights differ
             size = _longest_row(weight)
@@ -423,7 +431,8 @@ class Findings:
 
     def cut_off(self):
         "Layers that the forward pass uses, and that no gradient path leads to."
-        return [name for name in self.unused if self.why_unused.get(name) != NOT_USED]
+        not_used = (NOT_USED, NOT_USED_HERE)
+        return [name for name in self.unused if self.why_unused.get(name) not in not_used]
 
     def waking(self):
         "Trainable layers that wake."

@@ -8,6 +8,7 @@ __all__ = ['map_tensors', 'list_tensors', 'Inputs', 'read_inputs', 'make_up_inpu
 
 # %% ../../nbs/diagnostics/01_inputs.ipynb #3bd30c2b
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -347,30 +348,93 @@ def _random_target(out, is_text, generator):
 
 
 def _own_loss(out):
-    "The loss that a model computes itself and returns under that name; None: it returns none."
-    own = out.get("loss") if isinstance(out, dict) else None
-    return own if isinstance(own, Tensor) and own.ndim == 0 else None
+    "The loss that a model returns, alone or under that name; None: it returns none."
+    own = out.get("loss") if isinstance(out, dict) else out
+    is_number = isinstance(own, Tensor) and own.ndim == 0
+    return own if is_number and own.is_floating_point() else None
 
 
 _COMPARED = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
 
 
+_DIFFERENCES = ("sub", "subtract", "rsub")
+_RANGES = dict(  # operation -> what it returns is from the first to the second
+    Relu=(0.0, math.inf),
+    Softplus=(0.0, math.inf),
+    Exp=(0.0, math.inf),
+    Sigmoid=(0.0, 1.0),
+    Hardsigmoid=(0.0, 1.0),
+    Tanh=(-1.0, 1.0),
+)
+_SAME_NUMBERS = ("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Select", "Slice")
+
+
+def _is_same(t, target):
+    "Whether a tensor holds what a target holds, in any shape and precision."
+    is_like = isinstance(target, Tensor) and t.numel() == target.numel() and not t.requires_grad
+    return is_like and torch.equal(t.detach().flatten().double(), target.flatten().double())
+
+
+def _beyond_range(out, target):
+    """Why all targets are beyond what an output can be, so that the best output is a constant.
+
+    '' where some are not, or it is not known.
+    """
+    node = out.grad_fn
+    while node is not None and node.name().partition("Backward")[0] in _SAME_NUMBERS:
+        node = node.next_functions[0][0]
+    operation = node.name().partition("Backward")[0] if node is not None else ""
+    if operation not in _RANGES or not target.numel() or target.requires_grad:
+        return ""
+    low, high = _RANGES[operation]
+    smallest, largest = target.min().item(), target.max().item()
+    name = operation.lower()
+    if largest < low:
+        return f"all targets are below {low:g}, and {name} gives {low:g} or more"
+    if smallest > high:
+        return f"all targets are above {high:g}, and {name} gives {high:g} or less"
+    return ""
+
+
+def _is_mean_of(value, out):
+    "Whether a loss is the mean or the sum of the powers or absolute values of some differences."
+    node = value.grad_fn
+    for names in (("MeanBackward", "SumBackward"), ("PowBackward", "AbsBackward")):
+        if node is None or not node.name().startswith(names):
+            return False
+        node = node.next_functions[0][0]
+    return node is out.grad_fn
+
+
 class Comparisons(TorchFunctionMode):
-    """Notes where a loss of torch compares every output with every target.
+    """Notes where a loss compares every output with every target, and which leaves it brings in.
 
     An output of shape (64, 1) and a target of shape (64,) broadcast to (64, 64), and the best
     output is the same for every input.
     """
 
-    def __init__(self):
+    def __init__(
+        self,
+        target=None,  # of the loss, to know a difference that is written by hand
+    ):
         super().__init__()
-        self.found = None  # (shape of one, of the other, what the loss of torch returned)
+        self.target = target
+        self.found = None  # (shape of one, of the other, result of the comparison)
+        self.compared = None  # (output, target, loss of torch between them)
+        self.leaves = {}  # id -> tensor with a gradient that is no result of the model
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if func in _COMPARED:
+        tensors = list_tensors((list(args), kwargs))
+        self.leaves |= {id(t): t for t in tensors if t.is_leaf and t.requires_grad}
+        is_difference = getattr(func, "__name__", "").strip("_") in _DIFFERENCES
+        if func in _COMPARED or (is_difference and any(_is_same(t, self.target) for t in tensors)):
             given = [*args, *(kwargs[key] for key in ("input", "target") if key in kwargs)]
+            if len(given) < 2 or not all(isinstance(t, Tensor) for t in given[:2]):
+                return out
+            if func in _COMPARED:
+                self.compared = (*given[:2], out)
             one, other = (tuple(t.shape) for t in given[:2])
             both = torch.broadcast_shapes(one, other).numel()
             is_every = min(given[0].numel(), given[1].numel()) > 1
@@ -379,6 +443,15 @@ class Comparisons(TorchFunctionMode):
                 self.found = one, other, out
         return out
 
+    def beyond_range(
+        self,
+        value: Tensor,  # of the whole loss
+    ) -> str:  # '' where the loss is something else, or the targets are within reach
+        "Why all targets are beyond what an output can be, and the best output is a constant."
+        if self.compared is None or self.compared[2] is not value:
+            return ""
+        return _beyond_range(*self.compared[:2])
+
     def broadcast(
         self,
         value: Tensor,  # of the whole loss
@@ -386,7 +459,7 @@ class Comparisons(TorchFunctionMode):
         if self.found is None:
             return None
         one, other, out = self.found
-        return one, other, out is value
+        return one, other, out is value or _is_mean_of(value, out)
 
 
 def _check_loss(value):
@@ -431,4 +504,5 @@ def make_loss(
         generator = torch.Generator().manual_seed(seed)  # the same target at each update
         return sum(default_loss(o, _random_target(o, is_text, generator)) for o in outs)
 
+    value.is_default = loss is None
     return value

@@ -323,7 +323,8 @@ def answer_of(
     """
     if verdict[0].startswith("learns in part") and verdict[0].endswith(NO_DIFFERENCE):
         return "learns"
-    for words in ("learns in part", "does not learn", "diverges", "learns too slowly", "learns"):
+    not_learning = ("does not learn", "does not show in the loss", "diverges", "learns too slowly")
+    for words in ("learns in part", *not_learning, "learns"):
         if verdict[0].startswith(words):
             return words if words.startswith("learns") and "slow" not in words else "does not learn"
     raise ValueError(f"a verdict that begins in no known way: {verdict[0]}")

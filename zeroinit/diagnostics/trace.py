@@ -501,10 +501,17 @@ class Trace:
     unregistered: list = field(default_factory=list)  # paths of tensors outside of parameters()
     made_anew: list = field(default_factory=list)  # parameters that each forward pass makes
     made_late: list = field(default_factory=list)  # those that the first forward pass made
+    # (tensor of the loss that is not the model's, its gradient before the first update)
+    in_loss: list = field(default_factory=list)
     broadcast: tuple = None  # see `Comparisons`
+    beyond_range: str = ""  # see `Comparisons`
+    # how much the loss should change by the first update, by the gradients of the weights
+    expected_change: float = 0.0
     stopped_by_hook: list = field(default_factory=list)  # layers whose gradient a hook zeroes
     dead_outputs: tuple = (0, 0)  # how many, of how many, see `count_dead_outputs`
     inputs_differ: bool = True  # whether the inputs in the batch do
+    # whether each row of the output is computed from the whole batch, and they are all the same
+    mixes_batch: bool = False
     weights_before: dict = field(default_factory=dict)  # name -> weight before the last update
     # name -> whether the forward pass undid every update of its weight, as by copying into it
     undone: dict = field(default_factory=dict)
@@ -874,7 +881,10 @@ def _step_and_measure(trace, optimizer, closure):
         norm = weight.norm().clamp(min=1e-30)
         if is_traced:
             trace.last_update[layer.name] = (change.norm() / norm).item()
-        moved = relative_change(weight, value, layer.gradient("weight"))
+        grad = layer.gradient("weight")
+        if grad is not None and is_traced and len(trace.losses) == 1:
+            trace.expected_change += (grad.conj() * change).real.double().sum().item()
+        moved = relative_change(weight, value, grad)
         trace.changes.setdefault(layer.name, []).append(moved)
 
 
@@ -972,7 +982,7 @@ class _Training:
         self.watcher.with_ranks = is_last
         self.model.zero_grad()  # the optimizer may not hold all parameters
         self.optimizer.zero_grad()
-        comparisons = Comparisons()
+        comparisons = Comparisons(self.inputs.target)
         out, value = self.forward(comparisons if is_first else None)
         if not value.requires_grad:
             raise Refused("the output does not depend on any parameter that requires a gradient")
@@ -984,7 +994,8 @@ class _Training:
             trace.before = take_snapshot(self.loss, out, value)
             trace.modules_before = trace.modules
             trace.broadcast = comparisons.broadcast(value)
-            self.note_untrained(trace.graph)
+            trace.beyond_range = comparisons.beyond_range(value)
+            self.note_untrained(trace.graph, comparisons.leaves)
         value.backward()
         if is_first:
             trace.layers = _with_biases_apart(trace.layers, _has_gradient_for_bias_only)
@@ -997,7 +1008,7 @@ class _Training:
         _step_and_measure(trace, self.optimizer, self.step_closure())
         return True
 
-    def note_untrained(self, graph):
+    def note_untrained(self, graph, leaves_of_loss):
         "Note the tensors that a loss depends on, and that the optimizer did not know."
         trace = self.trace
         known = {id(t) for t in (*self.parameters, *self.inputs.tensors())}
@@ -1005,6 +1016,10 @@ class _Training:
         for name, tensor in unregistered_tensors(self.model).items():
             if used.pop(id(tensor), None) is not None:
                 trace.unregistered.append(name)
+        for key in leaves_of_loss:
+            if key in used:
+                tensor = used.pop(key)
+                trace.in_loss.append((tensor, None if tensor.grad is None else tensor.grad.clone()))
         if not used:
             return
         registered = {id(p): name for name, p in self.model.named_parameters()}
@@ -1043,9 +1058,24 @@ class _Training:
             module.input_node = module.output_node = None  # they hold what backward would need
         snapshots = self.trace.before, self.trace.after
         if self.trace.after.is_constant(_precision(self.model)) and self.changes_with_inputs(out):
-            for snapshot in snapshots:  # the first dimension of the output is not the batch
-                snapshot.spread = snapshot.gain = None
+            self.trace.mixes_batch = self.has_examples_in_rows(out)
+            if not self.trace.mixes_batch:
+                for snapshot in snapshots:  # the first dimension of the output is not the batch
+                    snapshot.spread = snapshot.gain = None
         set_random_state(now)
+
+    def has_examples_in_rows(self, out):
+        """Whether each row of an output has a target of its own, as the default loss takes it.
+
+        Only where it is certain: for one class, or one number, a row, of which some differ.
+        """
+        target = self.inputs.target
+        is_default = getattr(self.loss, "is_default", False) and isinstance(target, Tensor)
+        if not is_default or target.ndim == 0 or bool((target == target[:1]).all()):
+            return False
+        out = float_tensors(out)[0]
+        is_one_class = out.ndim == 2 and target.numel() == len(out)
+        return is_one_class or out.numel() == target.numel() == len(out)
 
     def changes_with_inputs(self, out):
         """Whether other inputs give another output than this one, beyond rounding.
