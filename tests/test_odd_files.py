@@ -232,6 +232,6 @@ def test_a_data_set_may_be_called_anything(tmp_path):
     changed = source | dict(config=source["config"] | dict(dataset=experiment.dataset))
     write_record(results_path(tmp_path, experiment, source["seed"]), changed)
     page = explorer_page(tmp_path)
-    data = page.split('id="told">')[1].split("</script>")[0]
+    data = page.split('id="page-data">')[1].split("</script>")[0]
     assert "<" not in data
     assert "<!--<script>" in json.loads(data)["groups"][0]["runs"]

@@ -388,7 +388,7 @@ def logits_and_gradients(name, change, device, dtype):
     exact = dtype == torch.float64
     model, x = (thing.to(device, torch.float64 if exact else None) for thing in (model, x))
     model.to(memory_format=torch.channels_last)
-    with change.around():
+    with change.context():
         if change.prepare is not None:
             change.prepare(model)
         with torch.autocast(device, torch.bfloat16, enabled=not exact):
