@@ -33,6 +33,7 @@ from ..experiments.records import records
 from ..experiments.suites import SUITES
 from ..figures.curves import mean_frame, rank_frame
 from ..figures.evidence_map import cell_color
+from ..figures.forest import comparison_name
 from zeroinit.figures.style import (
     PALETTE,
     SCHEME_LABELS,
@@ -771,7 +772,7 @@ def effect_rows(
     """
     measured = cells[cells["estimate"].notna()]
     rows = measured[["claim", "n"]].assign(
-        name=[_comparison_name(cell) for cell in measured.itertuples()],
+        name=[_name_with_protocol(cell) for cell in measured.itertuples()],
         answer=measured["so_far"].where(measured["so_far"] != "", measured["word"]),
         word=[cell_words(cell) for cell in measured.itertuples()],
     )
@@ -782,11 +783,9 @@ def effect_rows(
     return rows
 
 
-def _comparison_name(cell):
-    "Return what a cell compares with what."
-    name = f"{cell.setting}, {cell.variant}" if cell.variant else cell.setting
-    if not name.endswith(cell.than):
-        name += f", against {cell.than}"
+def _name_with_protocol(cell):
+    "Return what a cell compares, how long short runs are, and the protocol if it is not clean."
+    name = comparison_name(cell)
     if cell.length:
         name += f" ({cell.length})"
     if cell.protocol == "published":
