@@ -135,9 +135,11 @@ class _Object:
         for name in self.required:
             if name not in value:
                 raise ValueError(f"{_subject(place)} lacks {name}")
-        named = self.optional | self.required
         for name, inner in value.items():
-            named.get(name, self.others).check(inner, f"{place} {name}".strip())
+            self.schema_of(name).check(inner, f"{place} {name}".strip())
+
+    def schema_of(self, name):
+        return self.required.get(name) or self.optional.get(name) or self.others
 
 # %% ../../nbs/experiments/00_contents.ipynb #0821ca39
 _CONFIG = _Object(
@@ -171,10 +173,18 @@ _CONFIG = _Object(
         low_rank=_BOOLEAN,
     )
 )
-_ACCURACIES = ("train_acc", "val_acc", "test_train_acc", "test_eval_acc")
-_EPOCH = _Object(
+
+
+class _Epoch(_Object):
+    "A row of a history, in which every entry named *_acc is an accuracy."
+
+    def schema_of(self, name):
+        is_accuracy = name.endswith("_acc") and name not in self.required
+        return _OrNone(_SHARE) if is_accuracy else super().schema_of(name)
+
+
+_EPOCH = _Epoch(
     dict(epoch=_INTEGER_FROM_1, seconds=_NUMBER_FROM_0, test_acc=_SHARE),
-    optional=dict.fromkeys(_ACCURACIES, _OrNone(_SHARE)),
     others=_OrNone(_NUMBER),  # losses
 )
 
