@@ -9,8 +9,6 @@ __all__ = ['HOLDS', 'LIMITED', 'FAILS', 'UNTESTED', 'UNDECIDED', 'answer_checks'
 # %% ../../nbs/evidence/07_earlier_rule.ipynb #d1a00003
 from itertools import chain
 
-import numpy as np
-
 from .claims import CLAIMS
 from .comparisons import Evidence, measure_check
 from .statistics import holm_reject
@@ -24,26 +22,32 @@ def answer_checks(
     "Answer a family of checks, with Holm's correction on the yes and on the no."
     measured = [measure_check(check, evidence, protocol) for check in checks]
     answers = [_answer_order(measurement) for measurement in measured]
-    family = [
-        k for k, check in enumerate(checks) if measured[k] is not None and check.against is not None
-    ]
-    p_yes, p_no = np.ones(len(family)), np.ones(len(family))  # of checks with missing runs
-    complete = []  # positions in the family
-    for position, k in enumerate(family):
-        effect = measured[k].effect
-        if effect is not None and not measured[k].missing:
-            p_yes[position], p_no[position] = effect.p_yes, effect.p_no
-            complete.append(position)
+
+    # a comparison with missing runs counts in the family with p values of 1, and has no answer
+    family = []  # positions of the comparisons among the checks
+    p_yes, p_no = [], []
+    for position, (check, measurement) in enumerate(zip(checks, measured, strict=True)):
+        if measurement is None or check.against is None:
+            continue
+        family.append(position)
+        is_complete = _is_complete(measurement)
+        p_yes.append(measurement.effect.p_yes if is_complete else 1.0)
+        p_no.append(measurement.effect.p_no if is_complete else 1.0)
     says_yes, _ = holm_reject(p_yes)
     says_no, _ = holm_reject(p_no)
-    for position in complete:
-        answer = "open"
-        if says_yes[position]:
-            answer = "yes"
-        elif says_no[position]:
-            answer = "no"
-        answers[family[position]] = answer
+
+    for position, yes, no in zip(family, says_yes, says_no, strict=True):
+        if yes:
+            answers[position] = "yes"
+        elif no:
+            answers[position] = "no"
+        elif _is_complete(measured[position]):
+            answers[position] = "open"
     return answers
+
+
+def _is_complete(measurement):
+    return measurement.effect is not None and not measurement.missing
 
 
 def _answer_order(measurement):
