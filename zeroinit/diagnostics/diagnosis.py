@@ -114,8 +114,11 @@ def _is_constant_at_last(findings):
     return (is_constant or is_rounding) and findings.inputs_differ()
 
 
-_CONSTANT = "the output is the same for every input"
-_OF_BATCH = " in the batch, and depends on the batch as a whole"
+def _constant_in_words(trace):
+    reason = "the output is the same for every input"
+    if trace.mixes_batch:
+        reason += " in the batch, and depends on the batch as a whole"
+    return reason
 
 
 def _answer_of_loss(findings):
@@ -138,7 +141,7 @@ def _answer_of_loss(findings):
         return "does not learn", "all inputs in the batch are the same"
     is_opening = findings.had_zero_weights() and not findings.never_waking()
     if _is_constant_at_last(findings) and not is_opening:
-        return "does not learn", _CONSTANT + _OF_BATCH * trace.mixes_batch
+        return "does not learn", _constant_in_words(trace)
     if progress == "bias":
         return None
     change = trace.after.loss - trace.before.loss
@@ -754,9 +757,10 @@ def _copy(model):
             _copy_settings(parameter, twin)
         return copied
     except Exception as error:  # a model's own, of any type
+        advice = ": call it on a batch first" if _lazy_layer(model) else ""
         raise Refused(
             f"{type(model).__name__} cannot be copied ({first_line(error)}), "
-            f"and diagnose works on a copy{': call it on a batch first' * bool(_lazy_layer(model))}"
+            f"and diagnose works on a copy{advice}"
         ) from error
 
 
