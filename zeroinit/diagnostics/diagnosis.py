@@ -198,46 +198,58 @@ def _untrained(trace):
 NO_DIFFERENCE = "make no difference to the output"  # so that they have nothing to learn
 
 
-def _headline(findings):
-    "Whether the model learns, and when its layers wake."
-    trainable = findings.trainable
-    waking = findings.waking()
+def _answer_of_parts(findings):
+    "An answer and a reason where the loss falls, but a part does not learn; None where all do."
+    trace = findings.trace
     missing = findings.never_waking()
-    updates = _count(len(findings.trace.losses), "update")
-    no_gradient = f"{len(missing)} of {len(trainable)} layers stay without a gradient in {updates}"
-    found = _answer_of_weights(findings) or _answer_of_comparison(findings)
-    found = found or _answer_of_loss(findings)
-    if found:
-        answer, reason = found
-    elif set(missing) - set(findings.without_effect):
-        answer = "learns in part"
-        reason = no_gradient
-    elif findings.cut_off():
-        answer = "learns in part"
-        cut_off = findings.cut_off()
+    updates = _count(len(trace.losses), "update")
+    count = len(findings.trainable)
+    reason = f"{len(missing)} of {count} layers stay without a gradient in {updates}"
+    if set(missing) - set(findings.without_effect):
+        return "learns in part", reason
+    cut_off = findings.cut_off()
+    if cut_off:
         verb = "is" if len(cut_off) == 1 else "are"
-        count = len(trainable) + len(cut_off)
-        reason = f"{len(cut_off)} of {count} layers {verb} cut off from the loss"
-    elif _untrained(findings.trace):
-        answer = "learns in part"
-        reason = _untrained(findings.trace)
-    elif len(findings.moving()) < len(waking):
-        answer = "learns in part"
-        count = len(waking) - len(findings.moving())
-        reason = f"{count} of {len(trainable)} layers do not move, or too little to see"
-    elif findings.trace.dead_outputs[0]:
-        answer = "learns in part"
-        dead, count = findings.trace.dead_outputs
-        reason = f"{dead} of {count} outputs are zero for every input, as behind a ReLU"
-    elif missing:
-        answer = "learns in part"
-        reason = f"{no_gradient}, and {NO_DIFFERENCE}"
-    else:
-        answer = "learns"
-        last = max((findings.wakes[name] for name in waking), default=0)
-        reason = f"all {len(trainable)} layers have a gradient by update {last}"
+        of = f"{len(cut_off)} of {count + len(cut_off)} layers"
+        return "learns in part", f"{of} {verb} cut off from the loss"
+    untrained = _untrained(trace)
+    if untrained:
+        return "learns in part", untrained
+    still = len(findings.waking()) - len(findings.moving())
+    if still > 0:
+        return "learns in part", f"{still} of {count} layers do not move, or too little to see"
+    dead, outputs = trace.dead_outputs
+    if dead:
+        return (
+            "learns in part",
+            f"{dead} of {outputs} outputs are zero for every input, as behind a ReLU",
+        )
+    if missing:
+        return "learns in part", f"{reason}, and {NO_DIFFERENCE}"
+    return None
+
+
+def _answer(findings):
+    "Whether the model learns, and a reason."
+    for answer_of in (
+        _answer_of_weights,
+        _answer_of_comparison,
+        _answer_of_loss,
+        _answer_of_parts,
+    ):
+        answer = answer_of(findings)
+        if answer:
+            return answer
+    last = max((findings.wakes[name] for name in findings.waking()), default=0)
+    return "learns", f"all {len(findings.trainable)} layers have a gradient by update {last}"
+
+
+def _headline(findings):
+    "Whether the model learns, by rounding or not, and why."
+    answer, reason = _answer(findings)
     if findings.rounding:
-        answer += f", {len(findings.rounding)} of {len(waking)} layers by rounding alone"
+        count = len(findings.waking())
+        answer += f", {len(findings.rounding)} of {count} layers by rounding alone"
     return f"{answer}: {reason}"
 
 
@@ -554,7 +566,8 @@ def _compared(trace):
 
 def _of_another_value(findings):
     "A sentence on a loss whose gradient is not that of its value."
-    if not _headline(findings).startswith(_NOT_TOLD):
+    answer, _ = _answer(findings)
+    if answer != _NOT_TOLD:
         return []
     return ["the gradient is not that of the loss: a part of it is detached or rounded"]
 
