@@ -416,7 +416,7 @@ def of_the_same_type(model, x):
 
 def test_a_parameter_that_only_lends_its_type_is_not_used():
     said = diagnose(Model(of_the_same_type), batch=points()).verdict
-    assert said[0] == "learns: all 1 layers have a gradient by update 1"
+    assert said[0] == "learns: its only layer has a gradient by update 1"
     assert "not used in the forward pass: layer" in said
 
 

@@ -57,7 +57,7 @@ from ..schemes.tensors import check_not_wrapped
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #2e8939d2
 def _join_names(names, at_most=4, what="layers"):
     "Names in a sentence; of more than `at_most`, the first two and the last."
-    names = list(names)
+    names = [name or "the model" for name in names]  # which may itself be a layer, without a name
     if len(names) > at_most:
         return f"{', '.join(names[:2])}, ..., {names[-1]} ({len(names)} {what})"
     if len(names) > 1:
@@ -103,7 +103,8 @@ def _answer_of_weights(findings):
         return "does not learn", f"no weight changes in {updates}"
     fastest = max(slow, key=slow.get)
     reason = f"{len(slow)} of {count} layers change by less than {TOO_SLOW:.0e} of their weight"
-    answer = f"learns too slowly to see ({fastest} changes by {slow[fastest]:.0e} an update)"
+    change = f"{_join_names([fastest])} changes by {slow[fastest]:.0e} an update"
+    answer = f"learns too slowly to see ({change})"
     return answer, reason
 
 
@@ -241,7 +242,9 @@ def _answer(findings):
         if answer:
             return answer
     last = max((findings.wakes[name] for name in findings.waking()), default=0)
-    return "learns", f"all {len(findings.trainable)} layers have a gradient by update {last}"
+    count = len(findings.trainable)
+    who = "its only layer has" if count == 1 else f"all {count} layers have"
+    return "learns", f"{who} a gradient by update {last}"
 
 
 def _headline(findings):
@@ -429,7 +432,8 @@ def _by_rounding(rounding):
     size, size_in_float64 = rounding[largest]
     return [
         f"by rounding alone: {_join_names(rounding)} "
-        f"(first gradient of {largest}: {size:.0e}, in float64 {size_in_float64:.0e})"
+        f"(first gradient of {_join_names([largest])}: {size:.0e}, "
+        f"in float64 {size_in_float64:.0e})"
     ]
 
 
@@ -441,7 +445,7 @@ def _hardly_moving(findings):
         slowest = min(slow, key=slow.get)
         sentences.append(
             f"too slow to see: {_join_names(slow)} "
-            f"({slowest} changes by {slow[slowest]:.0e} of its weight an update)"
+            f"({_join_names([slowest])} changes by {slow[slowest]:.0e} of its weight an update)"
         )
     layers = {layer.name: layer for layer in findings.trace.layers}
     groups = {}  # reason -> names
