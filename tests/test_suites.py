@@ -494,7 +494,7 @@ def test_two_archives_on_a_bare_machine(bare, tmp_path):
         (path / name).symlink_to(shutil.which(name))
     (path / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     (path / "python3").chmod(0o755)
-    longer = "schicho-cifar --only 'cnn default clean'"
+    longer = "schicho-cifar --only 'cnn default published'"
     smaller = "schicho-mnist --only 'logistic default clean seed 0$'"
     assert longer in run
     env = dict(PATH=str(path), PYTHONPATH=str(bare), HOME=str(tmp_path), OMP_NUM_THREADS="1")

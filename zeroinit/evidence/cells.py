@@ -613,13 +613,16 @@ def _found_in(measured):
     if measured.empty:
         return ""
     parts = dict(list(measured.groupby("part", sort=False)))
+    # what parts are compared with may tell them apart; otherwise their names do
+    in_each = measured.groupby("part")["than"].nunique().sum()
+    is_named = measured["than"].nunique() < in_each
     ranges = []
     for part, rows in parts.items():
         if (rows["than"] == "").all():
             text = _orders_in_words(rows)
         else:
             text = f"{_range(rows['estimate'], format_points)} against {rows['than'].iloc[0]}"
-        ranges.append(f"{part}: {text}" if len(parts) > 1 else text)
+        ranges.append(f"{part}: {text}" if is_named else text)
 
     # what all parts are compared with is said once
     than = f" against {measured['than'].iloc[0]}"

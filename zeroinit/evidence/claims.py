@@ -695,7 +695,7 @@ add_prediction(
         *_rounding_checks("small cnn", "rounding", "cnn", dict(width=0.25), (64, 50)),
         *_rounding_checks("resnet14", "rounding-resnet14", "resnet14", {}, (64,)),
     ],
-    brief="Zero weights behind batch norm learn from rounding errors of float32, not of float64",
+    brief="Zero weights before batch norm learn from rounding errors of float32, not of float64",
 )
 
 # %% ../../nbs/evidence/01_claims.ipynb #e9d462ea

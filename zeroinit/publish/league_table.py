@@ -21,7 +21,7 @@ _NAMES = (
     "seeds",
     "test accuracy, %",
     "% of default's",
-    "last layer wakes at update",
+    "all layers awake at update",
     "effective rank",
     "seconds an epoch",
 )
