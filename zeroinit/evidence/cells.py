@@ -176,23 +176,24 @@ def _missing_hours(check, evidence, protocol, timed):
     return hours
 
 # %% ../../nbs/evidence/03_cells.ipynb #5e3b94a5
-def _set_word(cell, evidence, measured_missing):
+def _set_word(cell, evidence, n_missing):  # planned runs without a score
     "Fill in a cell's word from its measurements, in place."
     check = cell.check
-    measured = cell.effect is not None or bool(cell.orders)
-    answer = _decide(cell.effect, cell.orders) if measured else ""
     if check.exact and evidence.waking_of(check.ours, cell.protocol):
+        # algebra decides, not accuracies; a weight that woke would refute it
         shown = evidence.no_weight_woke(check.ours, cell.protocol)
         cell.word = "exact" if shown else "fails"
         return
-    if not measured:
-        return
-    counterexample = bool(cell.orders) and answer == "fails"
+    if cell.effect is None and not cell.orders:
+        return  # not run
+
+    answer = _decide(cell.effect, cell.orders)
+    is_counterexample = bool(cell.orders) and answer == "fails"  # one seed is enough
     if cell.length and not cell.orders:
         cell.word, cell.so_far = "short", answer
     elif check.unclaimed:
         cell.word, cell.so_far = "not claimed", answer
-    elif measured_missing and not counterexample:
+    elif n_missing and not is_counterexample:
         cell.word, cell.so_far = "partial", answer
     else:
         cell.word = answer
