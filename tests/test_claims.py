@@ -125,6 +125,39 @@ def test_claims_were_committed_before_the_runs_that_judge_them():
         assert asked_otherwise | dropped <= amended, (commit, asked_otherwise | dropped)
 
 
+def commits_of(runs):
+    """The commits of all records of one side of a check."""
+    commits = set()
+    for experiment, seeds in runs.experiments():
+        for seed in seeds:
+            path = results_path(TOP / "results", experiment, seed)
+            if path.exists():
+                commits.add(read_record(path)["env"]["git"])
+    return commits
+
+
+def test_checks_that_were_added_are_older_than_the_runs_of_one_side():
+    """The other side may have been seen, as the list of amendments says."""
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("needs the whole history: clone without --depth")
+    today = questions_of((TOP / CLAIMS_FILES[0]).read_text())
+    compared = 0
+    for claim in CLAIMS.values():
+        for check in claim.added:
+            sides = [side for side in (check.ours, check.against) if isinstance(side, Runs)]
+            commits_by_side = [commits_of(side) for side in sides]
+            if not all(commits_by_side):
+                continue  # a side without runs: nothing was seen
+            is_older = []
+            for commits in commits_by_side:
+                then = [questions_of(claims_file(commit)) for commit in commits]
+                key = (claim.id, check.name)
+                is_older.append(all(questions.get(key) == today[key] for questions in then))
+            assert any(is_older), (claim.id, check.name)
+            compared += 1
+    assert compared >= 8  # four of S7, four of J1
+
+
 def test_claims_files_of_both_paths_are_found():
     """The packages came after the first runs: old commits have the file at its old path."""
     if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":

@@ -138,24 +138,30 @@ def _mean(by_seed):
     return float(np.mean([*by_seed.values()])) if by_seed else None
 
 
+def _default_runs(check, protocol, model, model_args):
+    "A model's runs from default on the check's data set, in the suite of a side; None: no such."
+    experiment, _ = check.ours.find(protocol)
+    settings = dict(model=model, model_args=model_args, init="default", dataset=experiment.dataset)
+    for side in _sides(check):
+        runs = Runs(side.suite, settings)
+        if runs.find(protocol):
+            return runs
+    return None
+
+
 def _share(check, evidence, protocol):
     "The share of default's lead that a comparison with default or the linear model keeps."
     if check.exact or check.than not in ("default", "the linear model"):
         return None
     experiment, _ = check.ours.find(protocol)
-    ours = evidence.scores_of(check.ours, protocol)
-    others = {}
-    for model, args in (("logistic", None), (experiment.model, experiment.model_args)):
-        wanted = dict(model=model, model_args=args, init="default", dataset=experiment.dataset)
-        candidates = [Runs(side.suite, wanted) for side in _sides(check)]
-        candidates = [runs for runs in candidates if runs.find(protocol)]
-        if not candidates:
-            return None
-        others[model] = candidates[0]
+    linear = _default_runs(check, protocol, "logistic", None)
+    default = _default_runs(check, protocol, experiment.model, experiment.model_args)
+    if linear is None or default is None:
+        return None
     if check.than == "the linear model":
-        others["logistic"] = check.against
-    linear, default = (evidence.scores_of(runs, protocol) for runs in others.values())
-    return share_kept(ours, linear, default)
+        linear = check.against  # the very one that the check names
+    three = [evidence.scores_of(runs, protocol) for runs in (check.ours, linear, default)]
+    return share_kept(*three)
 
 
 def _missing_hours(check, evidence, protocol, timed):
@@ -170,23 +176,24 @@ def _missing_hours(check, evidence, protocol, timed):
     return hours
 
 # %% ../../nbs/evidence/03_cells.ipynb #5e3b94a5
-def _set_word(cell, evidence, measured_missing):
+def _set_word(cell, evidence, n_missing):  # planned runs without a score
     "Fill in a cell's word from its measurements, in place."
     check = cell.check
-    measured = cell.effect is not None or bool(cell.orders)
-    answer = _decide(cell.effect, cell.orders) if measured else ""
     if check.exact and evidence.waking_of(check.ours, cell.protocol):
+        # algebra decides, not accuracies; a weight that woke would refute it
         shown = evidence.no_weight_woke(check.ours, cell.protocol)
         cell.word = "exact" if shown else "fails"
         return
-    if not measured:
-        return
-    counterexample = bool(cell.orders) and answer == "fails"
+    if cell.effect is None and not cell.orders:
+        return  # not run
+
+    answer = _decide(cell.effect, cell.orders)
+    is_counterexample = bool(cell.orders) and answer == "fails"  # one seed is enough
     if cell.length and not cell.orders:
         cell.word, cell.so_far = "short", answer
     elif check.unclaimed:
         cell.word, cell.so_far = "not claimed", answer
-    elif measured_missing and not counterexample:
+    elif n_missing and not is_counterexample:
         cell.word, cell.so_far = "partial", answer
     else:
         cell.word = answer
@@ -421,6 +428,13 @@ def describe_cell(
     return "; ".join(parts + [reason for reason in reasons if reason])
 
 
+def _published(cell):
+    "The work's own difference beside a cell that was measured."
+    if cell.effect is None:
+        return None
+    return published_difference(cell.check, cell.claim.work, cell.protocol)
+
+
 def _cell_row(cell):
     check, effect, share = cell.check, cell.effect, cell.share
     return dict(
@@ -455,7 +469,7 @@ def _cell_row(cell):
         kept_high=share.high if share else math.nan,
         wanted_low=check.low,
         wanted_high=check.high,
-        published=published_difference(check, cell.claim.work) if cell.effect else None,
+        published=_published(cell),
         length=cell.length,
         seeds_needed=cell.seeds_needed,
         gpu_hours=cell.gpu_hours,
@@ -536,34 +550,35 @@ def claim_status(
 
     "So far" is what short and partial cells say.
     """
-    words = words_by_setting(cells)
-    counts = Counter()
-    for word, so_far in words.values():
-        counts[so_far or word, bool(so_far)] += 1
-    parts = []
-    for word in _STATUS_ORDER:
-        for is_so_far in (False, True):
-            count = counts[word, is_so_far]
-            if not count:
-                continue
-            text = f"{word} so far" if is_so_far else word
-            if is_so_far and counts[word, False]:
-                text = "so far"  # the word stands before it
-            text += f" in {count}"
-            if not parts:
-                text += f" of {len(words)}"
-            parts.append(text)
-    text = ", ".join(parts)
-    if counts["not run", False] == len(words) > 0:
-        text = "not run"
     claimed = _claimed(cells)
+    words = words_by_setting(cells)
+    final = Counter(word for word, so_far in words.values() if not so_far)
+    not_final = Counter(so_far for _, so_far in words.values() if so_far)
+    text = _count_settings(final, not_final, len(words))
     hours = _hours_of(claimed)
-    complete = all(word in ("holds", "exact", "fails", "open") for word, _ in words.values())
-    if hours >= 1 and not complete:
+    if hours >= 1 and (not_final or final["not run"]):
         text += f" ({_gpu_hours_in_words(hours)})"
-    if counts["fails", False]:
+    if final["fails"]:
         text += _holding(claimed)
     return text + _failing_beyond(cells)
+
+
+def _count_settings(final, not_final, n_settings):
+    "Counts of words, and of what short and partial settings say so far: 'holds in 2 of 4'."
+    if final["not run"] == n_settings > 0:
+        return "not run"
+    counted = []  # as ("holds", 2), ("so far", 1)
+    for word in _STATUS_ORDER:
+        if final[word]:
+            counted.append((word, final[word]))
+        if not_final[word]:
+            # "holds in 2, so far in 1": the word need not be said again
+            so_far = "so far" if final[word] else f"{word} so far"
+            counted.append((so_far, not_final[word]))
+    texts = [f"{word} in {count}" for word, count in counted]
+    if texts:
+        texts[0] += f" of {n_settings}"
+    return ", ".join(texts)
 
 
 def _holding(claimed):
@@ -635,6 +650,18 @@ def _found_in(measured):
     return text
 
 
+def _found_beyond(cells, measured):
+    "What comparisons beyond the claim found that are with something else than those measured."
+    of_reach = _measured(cells[cells["reach"] & ~cells["unclaimed"]])
+    others = of_reach[~of_reach["than"].isin(measured["than"])]
+    if others.empty:
+        return ""
+    ranges = []
+    for than, rows in others.groupby("than", sort=False):
+        ranges.append(f"{_range(rows['estimate'], format_points)} against {than}")
+    return f"; beyond: {', '.join(ranges)}"
+
+
 def _orders_in_words(rows):
     "How many seeds have the order, and what is to be said of a setting."
     in_order = sum(int(effect.split(" of ")[0]) for effect in rows["effect"])
@@ -657,7 +684,8 @@ def claim_row(
 ) -> dict:  # claim, statement, found, where, status
     """A claim's row of the table of evidence: four short texts.
 
-    Where no claimed comparison was run, `found` and `where` are of those beyond the claim.
+    Where no claimed comparison was run, `found` and `where` are of those beyond the claim. `found`
+    tells both where those beyond the claim are with something else, such as the linear model.
     """
     measured = _measured(_claimed(cells))
     beyond = measured.empty
@@ -669,6 +697,8 @@ def claim_row(
         found = f"beyond the claim: {found}"
     elif found and measured["own"].all():
         found += " (ours)"
+    if found and not beyond:
+        found += _found_beyond(cells, measured)
     if len(measured):
         seeds = _range(measured["n"], str).replace(" to ", "–")
         where = f"{_setting_list(measured['setting'])}; n = {seeds}"

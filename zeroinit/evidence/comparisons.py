@@ -124,9 +124,10 @@ def measure_check(
 
 # %% ../../nbs/evidence/02_comparisons.ipynb #d1a00029
 def format_points(x):
-    "A difference of accuracies in percentage points, with its sign."
-    points = round(100 * x, 1) + 0.0  # no minus in front of a zero
-    return f"{points:+.1f}".replace("-", "−")
+    "A difference of accuracies in percentage points, with its sign; none only if it is zero."
+    if abs(x) < 1e-12:
+        return "0.0"
+    return f"{round(100 * x, 1):+.1f}".replace("-", "−")
 
 
 def format_effect(effect: Effect) -> str:

@@ -106,8 +106,8 @@ def _league_row(experiment, seeds, runs, default, found):
         planned=len(seeds),
         diverged=int((runs["status"] == "diverged").sum()),
         accuracy=mean,
-        low=low,
-        high=high,
+        low=float(np.clip(low, 0, 1)),  # an accuracy lies between 0 and 1
+        high=float(np.clip(high, 0, 1)),
         scores=[*accuracy.values()],
         share=share,
         share_low=share_low,
@@ -125,13 +125,13 @@ def league_table(
 ) -> object:  # pandas frame, a row for each model and scheme of the suite
     """Every scheme of a suite on each of its models, in the order of the suite.
 
-    Returns columns dataset, model, scheme, kind (a key of `KINDS`); n and planned, seeds;
-    diverged, seeds; accuracy on the test images (0 to 1) with low and high, its 95 % interval, and
-    scores, that of each seed; share of default's accuracy with share_low, share_high and shares;
-    last_wake, the update at which the last layer woke (NaN: not all did); asleep, layers that never
-    woke in some seed, of layers; rank, the final effective rank of the layer rank_of, and distinct,
-    how many of its neurons differ in weights or bias; neurons, all of them; and seconds an epoch.
-    A row without runs has n = 0.
+    Returns columns dataset, model, scheme, kind (a key of `KINDS`); n and planned, seeds; diverged,
+    seeds; accuracy on the test images (0 to 1) with low and high, its 95 % interval cut at 0 and 1,
+    and scores, that of each seed; share of default's accuracy with share_low, share_high and
+    shares; last_wake, the update at which the last layer woke (NaN: not all did); asleep, layers
+    that never woke in some seed, of layers; rank, the final effective rank of the layer rank_of,
+    and distinct, how many of its neurons differ in weights or bias; neurons, all of them; and
+    seconds an epoch. A row without runs has n = 0.
     """
     import pandas as pd
 

@@ -22,6 +22,7 @@ from zeroinit.figures.style import (
     MODEL_LABELS,
     PALETTE,
     NothingToDraw,
+    accuracy_interval,
     caption,
     inline_label,
     panels,
@@ -69,8 +70,7 @@ def _draw_curve(ax, runs, key, label, color):
         label=f"{label}: {last_mean:.3f}",
         zorder=4 if key in _DASHES else 3,
     )
-    low = means["mean"] - means["half"]
-    high = means["mean"] + means["half"]
+    low, high = accuracy_interval(means["mean"], means["half"])
     ax.fill_between(means.index, low, high, color=color, alpha=0.25, lw=0)
     ax.scatter(runs["epoch"], runs["test_acc"], s=5, color=color, alpha=0.35, lw=0)
 
@@ -221,7 +221,9 @@ def _draw_scales(ax, runs, reference):
         color = COLORS.get(row.scheme, "0.25")
         of_scale = last[last["std"] == row.std]
         ax.scatter(of_scale["std"], of_scale["score"], s=8, color=color, alpha=0.4, lw=0)
-        ax.errorbar(row.std, row.mean, row.half, fmt="o", ms=6, color=color, capsize=3, zorder=4)
+        low, high = accuracy_interval(row.mean, row.half)
+        bar = [[row.mean - low], [high - row.mean]]  # lengths below and above
+        ax.errorbar(row.std, row.mean, bar, fmt="o", ms=6, color=color, capsize=3, zorder=4)
 
     # the default and the baseline
     keys = run_keys(reference)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PALETTE', 'COLORS', 'OTHER_COLORS', 'SCHEME_LABELS', 'DATASET_LABELS', 'MODEL_LABELS', 'run_key', 'run_keys',
            'record_scheme', 'scheme_title', 'inline_label', 'scheme_color', 'scheme_colors', 'panels', 'seeds_text',
-           'caption', 'describe_sampling_error', 'write_caption', 'write_title', 'save', 'check_one_experiment',
-           'NothingToDraw', 'how_to_make', 'SchemeRuns', 'select_runs']
+           'caption', 'describe_sampling_error', 'accuracy_interval', 'write_caption', 'write_title', 'save',
+           'check_one_experiment', 'NothingToDraw', 'how_to_make', 'SchemeRuns', 'select_runs']
 
 # %% ../../nbs/figures/00_style.ipynb #8d195689
 import math
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.colors import hsv_to_rgb, to_hex
 
 from ..basics.errors import Refused
@@ -260,6 +261,14 @@ def describe_sampling_error(
     # in points; the error of an accuracy of one half, which is the largest
     error = 100 * math.sqrt(0.5 * 0.5 / n_images)
     return f"{n_images:,} test images: a standard error of up to {error:.1f} points"
+
+# %% ../../nbs/figures/00_style.ipynb #d3b55d9a
+def accuracy_interval(
+    mean,  # of accuracies; a number or a column
+    half,  # half the width of its interval, see `half_width`
+) -> tuple:  # low, high: each like `mean`
+    "Return the ends of a mean accuracy's interval, cut at 0 and 1; NaN where `half` is NaN."
+    return np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1)
 
 # %% ../../nbs/figures/00_style.ipynb #a3d8d954
 def write_caption(

@@ -23,6 +23,7 @@ from zeroinit.figures.style import (
     PALETTE,
     NothingToDraw,
     SchemeRuns,
+    accuracy_interval,
     caption,
     describe_sampling_error,
     how_to_make,
@@ -161,19 +162,14 @@ def _draw_outcome(ax, y, group, color):
     """
     drawn = set()
     last = scores(group.runs)
-    half = half_width(last["score"])
+    mean = last["score"].mean()
+    bar = None
     if len(last) > 1:
         ax.scatter(last["score"], [y] * len(last), s=16, color=color, alpha=0.5, lw=0)
+        low, high = accuracy_interval(mean, half_width(last["score"]))
+        bar = [[mean - low], [high - mean]]  # lengths on both sides
         drawn |= {"seed", "interval"}
-    ax.errorbar(
-        last["score"].mean(),
-        y,
-        xerr=None if np.isnan(half) else half,
-        fmt="o",
-        color=color,
-        capsize=3,
-        zorder=4,
-    )
+    ax.errorbar(mean, y, xerr=bar, fmt="o", color=color, capsize=3, zorder=4)
     for column in ("test_train_acc", "test_eval_acc"):
         if column in last and last[column].notna().any():
             ax.plot(last[column].mean(), y, "D", mfc="white", mec=color, mew=1.5, zorder=3)
