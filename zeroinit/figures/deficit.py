@@ -183,6 +183,7 @@ def draw_deficit(
     _add_legend(lower[0], ranks, colors, "upper left")
     write_title(fig, title, "the fully connected network on MNIST")
     remark = f"means over seeds; grey bands: ± {_MARGIN:g} points; dotted line: rank {_RANK}; "
-    remark += f"more than {abs(_LOWEST)} points behind default are cut off"
+    remark += f"more than {abs(_LOWEST)} points behind default are cut off; "
+    remark += "lower axis: linear between 0 and −1, logarithmic beyond"
     write_caption(fig, caption(to_frame(records), remark))
     return fig

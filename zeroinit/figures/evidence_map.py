@@ -78,7 +78,7 @@ def _draw_box(ax, x, y, width, cell):
     if cell.word == "not run":
         text = cell.effect or "–"
         color = "0.35"
-    size = 4.6 if len(text) > 6 else 6.0  # small enough for the narrow part of a cell
+    size = 4.6 if len(text) > 6 and width < 0.6 else 6.0  # small enough for half a cell
     center = (x + width / 2, y + 0.45)
     ax.text(*center, text, ha="center", va="center", fontsize=size, color=color)
 
@@ -121,8 +121,8 @@ def evidence_map(
 ):  # matplotlib figure
     """Draw every cell of every claim, one panel a work.
 
-    The wide part of a cell is the clean protocol, the narrow part the works' own procedure. Raise
-    `NothingToDraw` if nothing was measured.
+    The left half of a cell is the clean protocol, the right half the work's own procedure; a cell
+    without halves is the clean protocol. Raise `NothingToDraw` if nothing was measured.
     """
     if (cells["word"] == "not run").all():
         raise NothingToDraw(
@@ -141,7 +141,7 @@ def evidence_map(
     notes = [
         "difference in points of test accuracy, seeds with the order, or hours on a GPU",
         "a cell is judged by its own test at 5 %; close: within 1 point on MNIST, 2 elsewhere",
-        "wide: clean; narrow: by the work's own procedure",
+        "left: clean protocol, as are cells without halves; right: the work's own procedure",
         "*: passes Holm's correction over the claim's complete cells; †: beyond the claim",
         about,
     ]

@@ -123,7 +123,7 @@ def _set_rows(axes, rows):
 
 def _set_waking_axis(ax, rows):
     "Set ticks and limits of the updates: logarithmic if there are many."
-    ax.set_xlabel("update at which the last layer wakes", fontsize=9)
+    ax.set_xlabel("update at which all layers are awake", fontsize=9)
     last = rows["last_wake"].max()
     if not math.isnan(last) and last > 10:
         ax.set_xscale("log")
@@ -177,7 +177,7 @@ def league(
     """Draw every scheme of each model that has runs, three panels a model.
 
     The panels show the share of default's accuracy with its 95 % interval and single seeds, the
-    update at which the last layer wakes, and the effective rank. Models without runs are named in
+    update at which all layers are awake, and the effective rank. Models without runs are named in
     the small print. Raise `NothingToDraw` without runs.
     """
     by_model = dict(iter(table.groupby("model", sort=False)))
@@ -208,7 +208,7 @@ def league(
         margins.append(f"{points:g} on {DATASET_LABELS.get(dataset, dataset)}")
     not_run = [model for model in by_model if model not in drawn]
     notes = [
-        "marker: mean, bar: 95 % t interval, ticks: single seeds",
+        "clean protocol; marker: mean, bar: 95 % t interval, ticks: single seeds",
         f"pale band: points of accuracy within which a scheme is as good as default, "
         f"{' and '.join(margins)}",
         f"axis: linear between {100 - _LINEAR} and {100 + _LINEAR} %, logarithmic beyond",

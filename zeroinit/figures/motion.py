@@ -89,7 +89,7 @@ def _draw_gradients(ax, layers, gradients, color):
                 transform=ax.get_yaxis_transform(),
             )
     ax.set(xscale="log", xlim=(_SMALLEST, 1), yticks=rows, yticklabels=layers)
-    ax.set_xlabel("gradient: how hard a layer is pushed", fontsize=11)
+    ax.set_xlabel("largest entry of the gradient", fontsize=11)
 
 
 def _draw_points(ax, points, n_places, color):

@@ -88,7 +88,7 @@ def _draw_sizes(ax, frame):
             sizes = run["size"].astype(float).clip(lower=lowest).fillna(asleep)
             ax.plot(run["depth"], sizes, ".-", color=style["color"], lw=0.8, alpha=0.6)
     ax.set_yscale("log")
-    ax.set_ylim(asleep / 3, 1e7)  # with room for a legend
+    ax.set_ylim(asleep / 3, 1e2)
     ticks = [asleep, lowest, 1e-8, 1e-4, 1]
     ax.set_yticks(ticks, ["never", "≤ 1e-11", "1e-8", "1e-4", "1"])
     layers = frame.drop_duplicates("depth")
@@ -144,13 +144,14 @@ def draw_rounding(
     upper[0].set_ylabel("test accuracy")
     lower[0].set_ylabel("size of the first gradient")
     handles, labels = upper[0].get_legend_handles_labels()
-    lower[0].legend(handles, labels, fontsize=7, loc="upper left", framealpha=1)
+    lower[-1].legend(handles, labels, fontsize=7, loc="best", framealpha=1)
     networks = dict.fromkeys(_network_label(record["config"]) for record in from_zero)
     write_title(fig, title, f"{', '.join(networks)} on CIFAR-10")
     runs = to_frame(from_zero)
     remarks = [
         "thin lines: single seeds; chance is 0.1; size: largest entry of the gradient; "
-        "black in float32: a batch norm of equal numbers is exact",
+        "black in float32: a batch norm of equal numbers is exact; "
+        "plain layout: torch's own (contiguous), fast: channels last",
         describe_sampling_error(runs),
     ]
     write_caption(fig, caption(runs, "; ".join(filter(None, remarks))))

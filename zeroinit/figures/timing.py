@@ -126,7 +126,7 @@ def _benchmark_caption(benchmark):
     if env["dirty"]:
         parts.append("with uncommitted changes")
     parts.append(benchmark["when"])
-    return f"{', '.join(parts)}; timed in turns, in one process"
+    return f"{', '.join(parts)}; the shortest of a few times, in turns, in one process"
 
 
 @figure_style()
