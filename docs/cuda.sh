@@ -40,7 +40,9 @@ step_b() {
 }
 
 # c: the CNN on CIFAR-10 with uniform biases, seeds 2 to 4, and from zero; 4 minutes
-step_c() { suite schicho-cifar --only 'cnn (bias_uniform|zero) clean' --gpus-per-run 0.5; }
+step_c() {
+    suite schicho-cifar --only 'cnn (bias_uniform clean seed [2-4]|zero clean)' --gpus-per-run 0.5
+}
 
 # d: the residual CNN at full length, 5 seeds; 8 minutes on MNIST, then 6 on CIFAR-10
 step_d() {
