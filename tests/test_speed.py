@@ -23,7 +23,7 @@ from zeroinit.training.optimizers import Adam
 from zeroinit.training.options import Recipe
 from zeroinit.training.stacked import Stack, stack_batches
 from zeroinit.training.steps import RecordedStep, Recorder, capture_cuda_graph, make_step
-from zeroinit.training.together import ONE_AT_A_TIME, SIDE_BY_SIDE, Trials
+from zeroinit.training.together import ONE_AT_A_TIME, SIDE_BY_SIDE, WAYS, Trials
 
 SHAPES = {
     "fnn": (1, 8, 8),
@@ -212,6 +212,18 @@ def test_side_by_side(name, augment, ways):
 
 
 @cuda
+@pytest.mark.parametrize("name", ["fnn", "cnn"])
+def test_a_stack_among_the_ways(name):
+    """Networks leave the stack, train on streams of their own, and may come back."""
+    trials = Trials(WAYS, epochs=1)
+    together = train(name, "auto", "cuda", 3, epochs=14, trials=trials)
+    assert set(trials.measured()) == set(WAYS)
+    alone = train(name, "plain", "cuda", 1, epochs=14)
+    first_of_three = (together[0][: len(alone[0])], together[1][:14])
+    assert_same(first_of_three, alone, 1e-8)
+
+
+@cuda
 @pytest.mark.parametrize("model, ways", [("fnn", 3), ("cnn", 2)])
 def test_the_record_keeps_the_way(model, ways, tmp_path):
     """The ways are timed in the first runs of a process, and known to the ones that follow."""
@@ -266,7 +278,8 @@ def test_an_epoch_asks_the_host_nothing(speed, monkeypatch):
     assert (len(recordings) > 1) == (speed != "plain")  # of an evaluation, and of steps
 
 
-LR, EPS = 1e-3, 1e-8  # of Adam
+# of Adam; the rate is a power of 2, since on a GPU it is rounded to float32 (1e-3 by 5e-8 of it)
+LR, EPS = 2.0**-10, 1e-8
 UNIT_ROUNDOFF = torch.finfo(torch.float64).eps / 2
 
 
@@ -324,6 +337,11 @@ def assert_same_first_step(name, step, other):
         assert ((u - v).abs() <= bound + rounding).all()
         checked += int((bound < 1e-3 * LR).sum())
     assert checked > 0.9 * sum(g.numel() for g in step[1])
+
+
+def test_the_rate_of_the_first_step_is_a_float32_number():
+    """The rate of `Adam` is one on a GPU; another rate would let the devices differ."""
+    assert torch.tensor(LR).item() == LR
 
 
 @pytest.mark.parametrize("name", ["fnn", "cnn", "residual_cnn"])

@@ -211,6 +211,11 @@ class MasterAdam(Adam):
     ):
         self.rounded = list(params)
         super().__init__([p.detach().to(torch.float32, copy=True) for p in self.rounded], lr)
+        self.pairs_by_type = {}  # torch copies into tensors of one type by one operation
+        for p, master in zip(self.rounded, self.params, strict=True):
+            rounded, masters = self.pairs_by_type.setdefault(p.dtype, ([], []))
+            rounded.append(p)
+            masters.append(master)
 
     def zero_grad(self):
         for p in self.rounded:
@@ -221,7 +226,8 @@ class MasterAdam(Adam):
         for master, p in zip(self.params, self.rounded, strict=True):
             master.grad = None if p.grad is None else p.grad.float()
         super().step()
-        torch._foreach_copy_(self.rounded, self.params)
+        for rounded, masters in self.pairs_by_type.values():
+            torch._foreach_copy_(rounded, masters)
 
 
 class BF16LayerNorm(nn.LayerNorm):

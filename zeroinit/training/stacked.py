@@ -83,11 +83,15 @@ class Stack(ModelStack):
         self.share_optimizer_state()
 
     def share_optimizer_state(self):
-        "Give each model's optimizer views of the stack's state."
+        """Give each model's optimizer views of the stack's state, and a count of steps of its own.
+
+        The stack counts the steps of all models in one number. An optimizer that takes steps by
+        itself later must not count for the others.
+        """
         for s, optimizer in enumerate(self.optimizers):
             optimizer.state = {
                 i: dict(
-                    step=state["step"],
+                    step=state["step"].clone(),
                     exp_avg=state["exp_avg"][s],
                     exp_avg_sq=state["exp_avg_sq"][s],
                 )
