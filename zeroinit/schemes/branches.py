@@ -15,7 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..basics.errors import Refused
-from .layers import EMBEDDINGS, LAYERS, NORMS, is_kind
+from .layers import EMBEDDINGS, LAYERS, NORMS, RECURRENT, is_kind
 
 # %% ../../nbs/schemes/02_branches.ipynb #cde04744
 def float_tensors(
@@ -130,11 +130,15 @@ def input_shapes(
     model: nn.Module,  # any
 ) -> list:  # of (shape of a batch of two, dtype)
     "Inputs that a model may take, likely ones first."
-    first = next((m for m in model.modules() if isinstance(m, LAYERS + EMBEDDINGS)), None)
+    kinds = LAYERS + EMBEDDINGS + RECURRENT
+    first = next((m for m in model.modules() if isinstance(m, kinds)), None)
     if first is None:
         return []
     if isinstance(first, EMBEDDINGS):
         return [((2, 16), torch.long)]
+    if isinstance(first, RECURRENT):
+        steps = (16,) if isinstance(first, nn.RNNBase) else ()  # a cell takes one step
+        return [((2, *steps, first.input_size), next(first.parameters()).dtype)]
 
     # sizes that a model states: torchvision's transformers, then timm's models
     image_size = getattr(model, "image_size", None)

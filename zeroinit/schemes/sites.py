@@ -24,6 +24,7 @@ from zeroinit.schemes.layers import (
     EMBEDDINGS,
     LAYERS,
     NORMS,
+    RECURRENT,
     FreeParameter,
     Gate,
     Projection,
@@ -231,10 +232,6 @@ _GATES = {  # how many matrices lie below one another -> their names
     3: ["[reset]", "[update]", "[new]"],
     4: ["[input]", "[forget]", "[cell]", "[output]"],
 }
-
-
-def _is_recurrent(module):
-    return isinstance(module, (nn.RNNBase, nn.RNNCellBase))
 
 
 def gate_sites(
@@ -675,7 +672,7 @@ def _split_recurrent(sites):
     "The sites, with the gates of each recurrent layer instead of the layer."
     parts = []
     for site in sites:
-        if _is_recurrent(site.layer):
+        if isinstance(site.layer, RECURRENT):
             parts += gate_sites(site) or [site]
         else:
             parts.append(site)

@@ -13,7 +13,7 @@ from functools import partial
 
 import torch.nn as nn
 
-from ..basics.errors import pick
+from ..basics.errors import Refused, pick
 from zeroinit.schemes.fills import (
     ZERO,
     Change,
@@ -163,6 +163,8 @@ def bias_fan_in(
 ) -> Fills:
     "Weights 0, biases N(0, scale²/fan_in)."
     check_finite(scale=scale)
+    if scale < 0:
+        raise Refused(f"scale must be 0 or more, not {scale}")
     bias = normal(0.0, scale / math.sqrt(max(fan_in(layer), 1)))
     return _zero_with_bias(layer, bias, add_bias)
 
