@@ -1,5 +1,6 @@
 """Situations of real users, from public reports: what `initialize` must say and do in each."""
 
+import copy
 import tempfile
 import warnings
 
@@ -484,3 +485,81 @@ def test_a_truncated_normal_without_width():
     model = nn.Linear(8, 4)
     assert list(initialize(model, "truncated_normal", std=0).rule) == ["0", "0"]
     assert not model.weight.any()
+
+
+class Attention(nn.Module):
+    """Four layers whose module is the whole model."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = 4
+        for name in ("q", "k", "v", "out"):
+            self.add_module(name, nn.Linear(64, 64))
+
+
+def test_mimetic_attention_that_is_the_whole_model():
+    model = Attention()
+    initialize(model, "mimetic", generator())
+    query, key, value, output = [layer.weight.detach() for layer in model.children()]
+    assert (query[:16].T @ key[:16]).diagonal().mean() > 0.2
+    assert (output @ value).diagonal().mean() < -0.3
+
+    model = nn.MultiheadAttention(64, 4)
+    initialize(model, "mimetic", generator())
+    value = model.in_proj_weight.detach()[128:]
+    assert (model.out_proj.weight.detach() @ value).diagonal().mean() < -0.3
+
+
+@pytest.mark.parametrize(
+    "scheme", ["default", "kaiming_normal", "orthogonal", "zero_hadamard", "idinit", "mimetic"]
+)
+def test_the_default_device_makes_no_difference(scheme):
+    # meta stands for an accelerator: nothing that is made there has values
+    models = [nn.MultiheadAttention(8, 2), nn.MultiheadAttention(8, 2)]
+    batch = torch.randn(2, 5, 8)
+    initialize(models[0], scheme, generator(), batch=batch, strict=False)
+    with torch.device("meta"):
+        initialize(models[1], scheme, generator(), batch=batch, strict=False)
+    if scheme in ("zero_hadamard", "idinit"):
+        assert models[0].in_proj_weight.diagonal().eq(1).all()
+    torch.testing.assert_close(*[model.in_proj_weight for model in models], rtol=0, atol=0)
+
+
+def test_noise_on_another_default_device():
+    model = nn.Linear(8, 4)
+    initialize(model, "transient_noise", generator())
+    x = torch.randn(2, 8)
+    expected = copy.deepcopy(model)(x)
+    with torch.device("meta"):
+        output = model(x)
+    assert torch.equal(output, expected) and output.any()
+
+
+def test_names_with_brackets():
+    model = nn.ModuleDict({f"layer[{i}]": nn.Linear(4, 4) for i in range(2)})
+    model["heads[query]s"] = nn.MultiheadAttention(4, 2)
+    table = initialize(model, "bias_normal", generator()).set_index("parameter")
+    assert table.rule["layer[0].weight"] == "0" and "stem" in table.role["layer[0].weight"]
+    assert table.rule["layer[1].bias"] == "N(0, 1²)"
+    assert table.rule["heads[query]s.in_proj_bias[key]"] == "N(0, 1²)"
+    assert not table.rule.isin(["left alone"]).any()
+    for name, p in model.named_parameters():
+        if "in_proj" not in name:
+            assert table.zero_share[name] == (p == 0).double().mean()
+    table = initialize(model, "default", only="layer[0]")
+    assert list(table.parameter[table.rule != "left alone"]) == [
+        "layer[0].weight",
+        "layer[0].bias",
+    ]
+
+
+def test_a_quantized_model_is_called_that():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        except RuntimeError:
+            pytest.skip("this torch has no quantized engine")
+    with pytest.raises(Refused, match="layers that are quantized hold no parameters"):
+        initialize(model, "zero")

@@ -51,7 +51,8 @@ class TransientNoise:
             return None
 
         g = named_stream(self.base, f"{self.name}:{layer.training}:{count}")
-        noise = torch.empty(_features(layer)).uniform_(-self.bound, self.bound, generator=g)
+        noise = torch.empty(_features(layer), device="cpu")  # where the generator is
+        noise.uniform_(-self.bound, self.bound, generator=g)
         noise = noise.to(output, non_blocking=True)
         # features are the last dimension, or else the second, as in LayerNorm2d
         features_are_last = isinstance(layer, nn.Linear) or type(layer) is nn.LayerNorm

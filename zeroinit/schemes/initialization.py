@@ -51,6 +51,7 @@ from zeroinit.schemes.sites import (
     child_name,
     find_sites,
     layer_kind,
+    part_suffix,
     plain_name,
 )
 from zeroinit.schemes.tensors import (
@@ -186,9 +187,7 @@ def _parameter_name(treatment, names, scheme):
             check_plain(owner, attribute, site.module_name)
         tensor = owner._parameters.get(attribute, tensor)  # whole, if the site is a part of it
     check_writable(tensor, attribute)
-    name = names.name_of(tensor, attribute)
-    _, bracket, part = site.parameter(key).partition("[")
-    return f"{name}{bracket}{part}"
+    return names.name_of(tensor, attribute) + part_suffix(site.parameter(key))
 
 
 def _check_changeable(site):
@@ -328,7 +327,9 @@ def _check_roles(model, scheme, sites, selection):
     "Raise `Refused` if no site has a role that the scheme requires, or if there is no layer."
     required = SCHEMES[scheme].required_roles
     problem = _no_layer(model, scheme)
-    if next(model.parameters(), None) is None:
+    if any(".quantized" in type(module).__module__ for module in model.modules()):
+        problem += "; layers that are quantized hold no parameters: initialize before that"
+    elif next(model.parameters(), None) is None:
         raise Refused(
             f"{problem}, which has no parameters at all; layers in a plain list or dict do not "
             "count, and nn.ModuleList and nn.ModuleDict hold them so that they do"
@@ -559,7 +560,7 @@ def _row(name, tensor, roles, text):
 # %% ../../nbs/schemes/07_initialization.ipynb #61ac8546
 def _without_part(name):
     "The name of a fused layer or parameter, from that of one projection in it."
-    return name.partition("[")[0]
+    return name.removesuffix(part_suffix(name))
 
 
 def _layer_name(site):
@@ -607,7 +608,7 @@ class _Rows:
             self.problems.setdefault(layer, problem)
         self.parts = {}  # name of a fused parameter -> [(name of the part, its treatment)]
         for name, treatment in plan.treatments.items():
-            if "[" in name and not treatment.is_change:
+            if part_suffix(name) and not treatment.is_change:
                 self.parts.setdefault(_without_part(name), []).append((name, treatment))
 
     def of(self, raw_name, parameter):
@@ -620,8 +621,7 @@ class _Rows:
         if first in self.parts:
             rows = []
             for part_name, part in self.parts[first]:
-                _, bracket, rest = part_name.partition("[")
-                row_name = f"{shown}{bracket}{rest}"
+                row_name = shown + part_suffix(part_name)
                 rows.append(self._row(row_name, part.tensor(), [part.site], part.rule.text))
         else:
             sites = [site for site in sites if not isinstance(site.layer, Projection)]
@@ -724,9 +724,11 @@ def _draw(plan, base):
         tensor = treatment.tensor()
         if tensor is not None and not tensor.numel():
             continue
-        stream = named_stream(base, treatment.rule.stream or name)
+        shared = treatment.rule.stream  # may be "", the name of the model itself
+        stream = named_stream(base, name if shared is None else shared)
         try:
-            drawn[name] = _draw_one(treatment, stream)
+            with torch.device("cpu"):  # where the streams are, whatever the default device
+                drawn[name] = _draw_one(treatment, stream)
         except Untreatable as error:
             plan.leave_out(treatment.site, error)
     return {name: tensor for name, tensor in drawn.items() if name in plan.treatments}
