@@ -24,6 +24,7 @@ from zeroinit.schemes.fills import (
     Untreatable,
     center_tap,
     check_finite,
+    check_not_negative,
     constant,
     padded_identity,
     scheme,
@@ -169,9 +170,7 @@ def truncated_normal(
 ) -> Fills:
     """Normal, cut at two standard deviations, biases 0; embeddings, class tokens and position
     embeddings too, in models that have them. Raise `Refused` for a negative std."""
-    check_finite(std=std)
-    if std < 0:
-        raise Refused(f"std must be 0 or more, not {std}")
+    check_not_negative(std=std)
     if std == 0:  # torch's function divides by it
         return rules_for(layer, ZERO)
     text = f"N(0, {std:.4g}²), cut at 2 std"

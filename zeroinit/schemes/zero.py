@@ -13,7 +13,7 @@ from functools import partial
 
 import torch.nn as nn
 
-from ..basics.errors import Refused, pick
+from ..basics.errors import pick
 from zeroinit.schemes.fills import (
     ZERO,
     Change,
@@ -21,7 +21,7 @@ from zeroinit.schemes.fills import (
     Rule,
     Untreatable,
     check_bool,
-    check_finite,
+    check_not_negative,
     constant,
     linspace,
     new_bias,
@@ -162,9 +162,7 @@ def bias_fan_in(
     add_bias: bool = False,  # whether layers without bias are given one
 ) -> Fills:
     "Weights 0, biases N(0, scale²/fan_in)."
-    check_finite(scale=scale)
-    if scale < 0:
-        raise Refused(f"scale must be 0 or more, not {scale}")
+    check_not_negative(scale=scale)
     bias = normal(0.0, scale / math.sqrt(max(fan_in(layer), 1)))
     return _zero_with_bias(layer, bias, add_bias)
 
