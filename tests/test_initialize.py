@@ -1,5 +1,6 @@
 """Situations of real users, from public reports: what `initialize` must say and do in each."""
 
+import copy
 import tempfile
 import warnings
 
@@ -354,3 +355,211 @@ def test_a_dtype_that_cannot_hold_the_numbers_is_refused(dtype, arguments):
         assert torch.equal(model[0].bias, before)
     else:
         initialize(model, "bias_normal")
+
+
+class Noisy(nn.Module):
+    """A model that draws random numbers, also in evaluation mode, as a VAE does."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(8, 4), nn.Linear(4, 8)
+
+    def forward(self, x):
+        mean = self.encoder(x)
+        return self.decoder(mean + torch.randn_like(mean))
+
+
+def test_a_batch_through_a_model_that_draws_depends_on_the_generator_alone():
+    batch = torch.randn(16, 8, generator=generator())
+    weights = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = Noisy()
+        state = torch.get_rng_state()
+        initialize(model, "lsuv", generator(), batch=batch)
+        assert torch.equal(state, torch.get_rng_state())
+        weights.append(model.decoder.weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+class Factorization(nn.Module):
+    """A recommender of embeddings alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.users, self.items = nn.Embedding(50, 8), nn.Embedding(70, 8)
+
+    def forward(self, pairs):
+        return (self.users(pairs[:, 0]) * self.items(pairs[:, 1])).sum(-1)
+
+
+def test_a_model_of_embeddings_alone():
+    model = Factorization()
+    assert rules(initialize(model, "default")) == {
+        "users.weight": "N(0, 1²)",
+        "items.weight": "N(0, 1²)",
+    }
+    initialize(model, "truncated_normal", std=0.1)
+    assert 0 < model.users.weight.abs().max() <= 0.2
+    initialize(model, "zero", only="items")
+    assert model.users.weight.any() and not model.items.weight.any()
+    with pytest.raises(Refused, match="found no linear or convolution layer in Factorization"):
+        initialize(model, "zero")
+    with pytest.raises(Refused, match="found no linear or convolution layer in LayerNorm"):
+        initialize(nn.LayerNorm(4), "bias_normal")
+    assert list(initialize(nn.LayerNorm(4), "default").rule) == ["1", "0"]
+
+
+class Tagger(nn.Module):
+    """A recurrent model, whose first layer takes sequences."""
+
+    def __init__(self, kind, **options):
+        super().__init__()
+        self.rnn, self.head = kind(8, 6, batch_first=True, **options), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("scheme", ["zero_hadamard", "idinit", "constnet"])
+def test_branches_are_looked_for_in_a_recurrent_model(kind, scheme):
+    table = initialize(Tagger(kind), scheme, strict=False)
+    assert not table.rule.str.startswith("not found").any()
+    assert list(table.untreated) == ["rnn"]
+
+
+def test_no_bias_is_promised_to_a_part_of_a_layer():
+    with pytest.raises(Refused, match="it has no bias") as error:
+        initialize(nn.LSTM(8, 6, bias=False), "bias_normal")
+    assert "add_bias" not in str(error.value)
+
+
+@pytest.mark.parametrize("scheme", ["rezero", "skipinit", "fixup"])
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_a_scalar_on_a_branch_is_replaced_by_the_next(scheme, alpha):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+
+        def forward(self, x):
+            return x + self.down(self.up(x).relu())
+
+    model = nn.Sequential(nn.Linear(8, 8), Block(), Block(), nn.Linear(8, 3))
+    arguments = {} if scheme == "fixup" else dict(alpha=alpha)
+    states = []
+    for _ in range(3):
+        initialize(model, scheme, generator(), **arguments)
+        states.append({name: p.detach().clone() for name, p in model.named_parameters()})
+    for state in states[1:]:
+        assert list(state) == list(states[0])
+        for name, p in state.items():
+            assert torch.equal(p, states[0][name]), name
+
+
+def test_a_scripted_model_is_to_be_initialized_before():
+    model = nn.Sequential(nn.Linear(8, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(model)
+        traced = torch.jit.trace(model, torch.randn(2, 8))
+    for compiled in (scripted, traced):
+        with pytest.raises(Refused, match="initialize the model before torch.jit.script"):
+            initialize(compiled, "zero")
+
+
+@pytest.mark.parametrize(
+    "scheme, arguments, message",
+    [
+        ("bias_fan_in", dict(scale=-1), "scale must be 0 or more, not -1"),
+        ("truncated_normal", dict(std=-1), "std must be 0 or more"),
+    ],
+)
+def test_an_argument_out_of_range_is_named(scheme, arguments, message):
+    with pytest.raises(Refused, match=f"^{message}"):
+        initialize(nn.Linear(8, 4), scheme, **arguments)
+
+
+def test_a_truncated_normal_without_width():
+    model = nn.Linear(8, 4)
+    assert list(initialize(model, "truncated_normal", std=0).rule) == ["0", "0"]
+    assert not model.weight.any()
+
+
+class Attention(nn.Module):
+    """Four layers whose module is the whole model."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = 4
+        for name in ("q", "k", "v", "out"):
+            self.add_module(name, nn.Linear(64, 64))
+
+
+def test_mimetic_attention_that_is_the_whole_model():
+    model = Attention()
+    initialize(model, "mimetic", generator())
+    query, key, value, output = [layer.weight.detach() for layer in model.children()]
+    assert (query[:16].T @ key[:16]).diagonal().mean() > 0.2
+    assert (output @ value).diagonal().mean() < -0.3
+
+    model = nn.MultiheadAttention(64, 4)
+    initialize(model, "mimetic", generator())
+    value = model.in_proj_weight.detach()[128:]
+    assert (model.out_proj.weight.detach() @ value).diagonal().mean() < -0.3
+
+
+@pytest.mark.parametrize(
+    "scheme", ["default", "kaiming_normal", "orthogonal", "zero_hadamard", "idinit", "mimetic"]
+)
+def test_the_default_device_makes_no_difference(scheme):
+    # meta stands for an accelerator: nothing that is made there has values
+    models = [nn.MultiheadAttention(8, 2), nn.MultiheadAttention(8, 2)]
+    batch = torch.randn(2, 5, 8)
+    initialize(models[0], scheme, generator(), batch=batch, strict=False)
+    with torch.device("meta"):
+        initialize(models[1], scheme, generator(), batch=batch, strict=False)
+    if scheme in ("zero_hadamard", "idinit"):
+        assert models[0].in_proj_weight.diagonal().eq(1).all()
+    torch.testing.assert_close(*[model.in_proj_weight for model in models], rtol=0, atol=0)
+
+
+def test_noise_on_another_default_device():
+    model = nn.Linear(8, 4)
+    initialize(model, "transient_noise", generator())
+    x = torch.randn(2, 8)
+    expected = copy.deepcopy(model)(x)
+    with torch.device("meta"):
+        output = model(x)
+    assert torch.equal(output, expected) and output.any()
+
+
+def test_names_with_brackets():
+    model = nn.ModuleDict({f"layer[{i}]": nn.Linear(4, 4) for i in range(2)})
+    model["heads[query]s"] = nn.MultiheadAttention(4, 2)
+    table = initialize(model, "bias_normal", generator()).set_index("parameter")
+    assert table.rule["layer[0].weight"] == "0" and "stem" in table.role["layer[0].weight"]
+    assert table.rule["layer[1].bias"] == "N(0, 1²)"
+    assert table.rule["heads[query]s.in_proj_bias[key]"] == "N(0, 1²)"
+    assert not table.rule.isin(["left alone"]).any()
+    for name, p in model.named_parameters():
+        if "in_proj" not in name:
+            assert table.zero_share[name] == (p == 0).double().mean()
+    table = initialize(model, "default", only="layer[0]")
+    assert list(table.parameter[table.rule != "left alone"]) == [
+        "layer[0].weight",
+        "layer[0].bias",
+    ]
+
+
+def test_a_quantized_model_is_called_that():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        except RuntimeError:
+            pytest.skip("this torch has no quantized engine")
+    with pytest.raises(Refused, match="layers that are quantized hold no parameters"):
+        initialize(model, "zero")

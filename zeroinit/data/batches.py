@@ -10,13 +10,14 @@ __all__ = ['AUGMENTATION_STEPS', 'COLOUR_CHANGES', 'TINY_IMAGENET_AUGMENTATION',
 # %% ../../nbs/data/01_batches.ipynb #86f2471d
 import math
 from collections.abc import Callable
+from numbers import Integral
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..basics.errors import Refused, pick
+from ..basics.errors import Refused, pick, shown
 
 # %% ../../nbs/data/01_batches.ipynb #78f1675f
 AUGMENTATION_STEPS = {}  # name -> f(x, generator), (B, C, H, W) to (B, C, H, W)
@@ -326,10 +327,24 @@ def pixel_scaling(
     return lambda x: x.float().div_(255).sub_(mean.to(x.device)).div_(std.to(x.device))
 
 # %% ../../nbs/data/01_batches.ipynb #6d3798dd
+def _check_batches(x, y, size, augment, chance):
+    "Raise `Refused`, with what is wrong, for images and labels that cannot be put into batches."
+    for name, tensor in dict(x=x, y=y).items():
+        if not isinstance(tensor, Tensor):
+            raise Refused(f"{name} must be a tensor, not {type(tensor).__name__}")
+    if len(x) != len(y):
+        raise Refused(f"x holds {len(x)} images and y {len(y)} labels; each image needs one")
+    if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
+        raise Refused(f"size must be a whole number, 1 or more, not {shown(size)}")
+    if augment is not None and chance is None:
+        raise Refused("augment draws random numbers, so it needs a generator as chance=")
+
+
 class Batches:
     """Images and labels in batches.
 
-    Each iteration is an epoch, in a new order if there is a generator.
+    Each iteration is an epoch, in a new order if there is a generator. Raise `Refused` for images
+    and labels that do not belong together, and for a batch size below 1.
     """
 
     def __init__(
@@ -343,6 +358,7 @@ class Batches:
         chance: torch.Generator = None,  # of the augmentation, on the CPU
         rows: Tensor = None,  # (N',) which images of `x`, in this order; None: all
     ):
+        _check_batches(x, y, size, augment, chance)
         self.x = x
         self.y = y
         self.size = size

@@ -9,6 +9,7 @@ __all__ = ['MODELS', 'OTHER_LIBRARIES', 'RegisteredModel', 'model', 'logistic', 
 
 # %% ../../nbs/models/01_networks.ipynb #ada71b0f
 import inspect
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ from functools import partial
 import torch
 import torch.nn as nn
 
-from ..basics.errors import Refused, pick
+from ..basics.errors import Refused, pick, shown
 from zeroinit.models.blocks import (
     FirstToken,
     Residual,
     SelfAttention,
     TokenMean,
     Tokens,
+    check_least,
     convnet,
     feed_forward,
     make_patches,
@@ -129,6 +131,7 @@ def residual_cnn(
     depth: int = 3,  # residual blocks
 ) -> nn.Module:  # (B, C, H, W) -> (B, classes)
     "x + LeakyReLU(conv 3 x 3, C to C) three times, then a linear layer (Seo 2025, CNN notebooks)."
+    check_least(0, depth=depth)
     C = image_shape[0]
     layers = OrderedDict()
     for i in range(1, depth + 1):
@@ -153,6 +156,7 @@ def resnet50(
 
     With ELU, biases, and no norm after a block's first convolution.
     """
+    check_least(1, width=width)
     options = dict(norm=norm_layer(norm, norm_eps), project=project)
     return resnet(
         image_shape, blocks, classes, width, nn.ELU, bias=True, first_norm=False, **options
@@ -185,6 +189,7 @@ def bottleneck_resnet(
     width: int = 64,  # of the first stage
 ) -> nn.Module:  # (B, C, H, W) -> (B, classes)
     "ResNet with ReLU, no convolution biases, a max pool behind the stem (Seo 2025, its notebook)."
+    check_least(1, width=width)
     return resnet(image_shape, blocks, classes, width, pool=True)
 
 # %% ../../nbs/models/01_networks.ipynb #071639b2
@@ -201,6 +206,8 @@ def vit(
     expansion: float = 4,  # of the feed-forward branches
 ) -> nn.Module:  # (B, C, H, W) -> (B, classes)
     "Vision transformer with a class token, norm first, by default of Seo's size (2025)."
+    check_least(0, depth=depth)
+    check_least(1, width=width, heads=heads, head_width=head_width)
     patches, n, size = make_patches(image_shape, patch)
     # The layers are created in this order, which their random numbers depend on.
     embed = OrderedDict(
@@ -239,6 +246,8 @@ def mixer(
 
     Tokens are mixed by 1 x 1 convolutions over the patches.
     """
+    check_least(0, depth=depth)
+    check_least(1, width=width)
     patches, n, size = make_patches(image_shape, patch)
     # The layers are created in this order, which their random numbers depend on.
     blocks = OrderedDict()
@@ -316,7 +325,7 @@ def builder(
     name: str,  # of a model of ours, or torchvision:NAME, timm:NAME
 ) -> Callable:  # f(*, image_shape, classes, **sizes)
     "The function that builds a model; raise `Refused` with near matches if there is none."
-    library, _, their_name = name.partition(":")
+    library, _, their_name = str(name).partition(":")
     if their_name and library in OTHER_LIBRARIES:
         return partial(OTHER_LIBRARIES[library], their_name)
     others = [f"{library}:NAME" for library in OTHER_LIBRARIES]
@@ -336,6 +345,14 @@ def _first_line(error):
     return text.splitlines()[0] if text else type(error).__name__
 
 
+def _whole_numbers(values):
+    "Whole numbers as Python's own; an empty tuple if one of the values is none."
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError:  # not iterable, or no whole number
+        return ()
+
+
 def build(
     name: str,  # of a model of ours, or torchvision:NAME, timm:NAME
     *,
@@ -349,12 +366,16 @@ def build(
     model cannot take.
     """
     build_model = builder(name)
+    arguments = model_arguments(name)
     for size in sizes:
-        pick(size, model_arguments(name), f"size of {name}")
-    if len(image_shape) != 3 or min(image_shape) < 1:
-        raise Refused(f"image_shape must be (C, H, W), not {image_shape}")
-    if classes < 1:
-        raise Refused(f"classes must be 1 or more, not {classes}")
+        if not arguments:
+            raise Refused(f"{name} takes no argument {shown(size)}, nor any other size")
+        pick(size, arguments, f"size of {name}")
+    shape = _whole_numbers(image_shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise Refused(f"image_shape must be (C, H, W), not {shown(image_shape)}")
+    if min(_whole_numbers([classes]), default=0) < 1:
+        raise Refused(f"classes must be 1 or more, not {shown(classes)}")
     try:
         net = build_model(image_shape=tuple(image_shape), classes=classes, **sizes)
     except Refused:

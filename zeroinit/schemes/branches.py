@@ -15,7 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..basics.errors import Refused
-from .layers import EMBEDDINGS, LAYERS, NORMS, is_kind
+from .layers import EMBEDDINGS, LAYERS, NORMS, RECURRENT, is_kind
 
 # %% ../../nbs/schemes/02_branches.ipynb #cde04744
 def float_tensors(
@@ -130,11 +130,15 @@ def input_shapes(
     model: nn.Module,  # any
 ) -> list:  # of (shape of a batch of two, dtype)
     "Inputs that a model may take, likely ones first."
-    first = next((m for m in model.modules() if isinstance(m, LAYERS + EMBEDDINGS)), None)
+    kinds = LAYERS + EMBEDDINGS + RECURRENT
+    first = next((m for m in model.modules() if isinstance(m, kinds)), None)
     if first is None:
         return []
     if isinstance(first, EMBEDDINGS):
         return [((2, 16), torch.long)]
+    if isinstance(first, RECURRENT):
+        steps = (16,) if isinstance(first, nn.RNNBase) else ()  # a cell takes one step
+        return [((2, *steps, first.input_size), next(first.parameters()).dtype)]
 
     # sizes that a model states: torchvision's transformers, then timm's models
     image_size = getattr(model, "image_size", None)
@@ -212,7 +216,8 @@ class Branch:
 
 # %% ../../nbs/schemes/02_branches.ipynb #d150a56f
 def _weight_owners(model):
-    "The layers and norms that parameters are the weights of: id -> (name, whether it is a norm)."
+    """The layers and norms that parameters are the weights of: id -> (name, whether it is a norm).
+    For a matrix that belongs to neither, as those of a bare adapter, the second is None."""
     owners = {}
     for name, module in model.named_modules():
         is_norm = is_kind(module, NORMS)
@@ -228,7 +233,15 @@ def _weight_owners(model):
             weight = getattr(module, "weight", None)
         if weight is not None:
             owners[id(weight)] = (name, is_norm)
+    embeddings = _embedding_weights(model)
+    for name, p in model.named_parameters():
+        if p.ndim == 2 and id(p) not in embeddings:
+            owners.setdefault(id(p), (name, None))
     return owners
+
+
+def _embedding_weights(model):
+    return {id(m.weight) for m in model.modules() if isinstance(m, EMBEDDINGS)}
 
 # %% ../../nbs/schemes/02_branches.ipynb #3db24c1a
 class _LayerGraph(AutogradGraph):
@@ -240,7 +253,7 @@ class _LayerGraph(AutogradGraph):
         self.has_input = []
         self.acting = []
         owners = _weight_owners(model)
-        embeddings = {id(m.weight) for m in model.modules() if isinstance(m, EMBEDDINGS)}
+        embeddings = _embedding_weights(model)
         waiting = []  # for each node, the layers whose weights have not met the input there
         for node in self.nodes:
             parents = self.parent_numbers(node)
@@ -301,13 +314,16 @@ class _LayerGraph(AutogradGraph):
         if _count_layers(shortcut) == _count_layers(branch):
             return None
 
-        layers = [name for name, is_norm in branch if not is_norm]
+        layers = [name for name, is_norm in branch if is_norm is False]
+        if not layers:
+            return None
         norms = [name for name, is_norm in branch if is_norm]
         last_name, last_is_norm = branch[-1]
         return Branch(layers, norms, last_name if last_is_norm else None)
 
 
 def _count_layers(path):
+    "How many layers a path has; a matrix that belongs to no layer counts as one."
     return sum(not is_norm for _, is_norm in path)
 
 # %% ../../nbs/schemes/02_branches.ipynb #d14f4e17

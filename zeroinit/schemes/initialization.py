@@ -9,6 +9,7 @@ __all__ = ['SchemeList', 'schemes', 'compared_schemes', 'Treatment', 'keywords_o
 # %% ../../nbs/schemes/07_initialization.ipynb #31242e00
 import copy
 import inspect
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -32,7 +33,7 @@ from zeroinit.schemes.fills import (
     named_stream,
     scheme_arguments,
 )
-from .hooks import is_scaled, remove_changes_
+from .hooks import is_scaled, remove_changes_, unscaled
 from zeroinit.schemes.layers import (
     LAYERS,
     FreeParameter,
@@ -50,6 +51,7 @@ from zeroinit.schemes.sites import (
     child_name,
     find_sites,
     layer_kind,
+    part_suffix,
     plain_name,
 )
 from zeroinit.schemes.tensors import (
@@ -109,9 +111,7 @@ class Treatment:
 
     def tensor(self) -> Tensor:  # or None
         "The tensor to fill: the parameter, without the scalar that an earlier scheme put on it."
-        if is_scaled(self.site.layer, self.key):
-            return self.site.layer.parametrizations[self.key].original
-        return self.site.tensor(self.key)
+        return unscaled(self.site.layer, self.key)
 
 # %% ../../nbs/schemes/07_initialization.ipynb #e9dd330d
 def _reason(error):
@@ -165,7 +165,8 @@ def _check_missing(treatment, scheme):
             raise Untreatable("add_bias=True cannot give a bias to a part of a layer")
         return
     advice = ""
-    if key == "bias" and is_layer and "add_bias" in scheme_arguments(scheme):
+    can_be_given = is_layer and not isinstance(site.layer, Projection)
+    if key == "bias" and can_be_given and "add_bias" in scheme_arguments(scheme):
         advice = "add_bias=True gives it one, and strict=False leaves the layer as it is"
     problem = f"it has no {key}, which the scheme needs (default and zero need none)"
     raise Untreatable(problem, advice)
@@ -186,9 +187,7 @@ def _parameter_name(treatment, names, scheme):
             check_plain(owner, attribute, site.module_name)
         tensor = owner._parameters.get(attribute, tensor)  # whole, if the site is a part of it
     check_writable(tensor, attribute)
-    name = names.name_of(tensor, attribute)
-    _, bracket, part = site.parameter(key).partition("[")
-    return f"{name}{bracket}{part}"
+    return names.name_of(tensor, attribute) + part_suffix(site.parameter(key))
 
 
 def _check_changeable(site):
@@ -309,16 +308,33 @@ def _find_sites(model, scheme, selection, roles, strict, batch):
     return find_sites(model, roles, **options), problem
 
 
-def _check_roles(model, scheme, sites):
+def _no_layer(model, scheme):
+    return f"scheme {scheme} found no linear or convolution layer in {type(model).__name__}"
+
+
+def _has_layer_for(scheme, sites, selection):
+    "Whether a model has a layer of a type that a scheme treats, or is asked to treat by `only`."
+    registered = SCHEMES[scheme]
+    for site in sites:
+        if is_kind(site.layer, LAYERS + registered.layer_types):
+            return True
+        if selection.names_outright(site) and is_kind(site.layer, registered.also):
+            return True
+    return False
+
+
+def _check_roles(model, scheme, sites, selection):
     "Raise `Refused` if no site has a role that the scheme requires, or if there is no layer."
     required = SCHEMES[scheme].required_roles
-    problem = f"scheme {scheme} found no linear or convolution layer in {type(model).__name__}"
-    if next(model.parameters(), None) is None:
+    problem = _no_layer(model, scheme)
+    if any(".quantized" in type(module).__module__ for module in model.modules()):
+        problem += "; layers that are quantized hold no parameters: initialize before that"
+    elif next(model.parameters(), None) is None:
         raise Refused(
             f"{problem}, which has no parameters at all; layers in a plain list or dict do not "
             "count, and nn.ModuleList and nn.ModuleDict hold them so that they do"
         )
-    if not required and not any(layer_kind(site) == LAYERS for site in sites):
+    if not required and not _has_layer_for(scheme, sites, selection):
         raise Refused(problem)
     for role in required:
         if not any(role in site.roles for site in sites):
@@ -424,6 +440,17 @@ def _put_(plan, treatment):
     plan.treatments[name] = treatment
 
 
+def _check_model(model):
+    "Raise `Refused` for anything but a module whose layers can be seen."
+    if not isinstance(model, nn.Module):
+        raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise Refused(
+            f"{type(model).__name__} is compiled by TorchScript, which hides the types of its "
+            "layers: initialize the model before torch.jit.script or torch.jit.trace"
+        )
+
+
 def _first_input(batch):
     "The first of a model's inputs as a tensor; None if there is none."
     if isinstance(batch, (tuple, list)) and len(batch):
@@ -461,6 +488,7 @@ def plan_scheme(
     once, where it first appears. Raise `Refused`, or its subclass `Untreatable` for a layer that
     cannot be treated."""
     # check what is asked for
+    _check_model(model)
     model = unwrap(model)
     batch = _first_input(batch)
     selection = Selection(only, skip)
@@ -479,12 +507,15 @@ def plan_scheme(
     except Exception as error:  # a model may hold anything
         name = type(model).__name__
         raise Refused(f"the layers of {name} cannot be listed ({_reason(error)})") from error
-    _check_roles(model, scheme, sites)
+    _check_roles(model, scheme, sites, selection)
     selection.check(sites)
 
     # ask the scheme what to do at each
     plan = SchemePlan(sites, {}, {}, unknown_branches, names, scheme, strict)
     _add_treatments_(plan, args, selection)
+    has_layer = any(layer_kind(site) == LAYERS for site in sites)
+    if not (has_layer or plan.treatments or plan.problems or SCHEMES[scheme].required_roles):
+        raise Refused(_no_layer(model, scheme))  # as bias_normal in a model of norms
     if head_bias is not None:
         _, treatment = _head_bias_treatment(sites, head_bias)
         if treatment.site.name not in plan.problems:
@@ -529,7 +560,7 @@ def _row(name, tensor, roles, text):
 # %% ../../nbs/schemes/07_initialization.ipynb #61ac8546
 def _without_part(name):
     "The name of a fused layer or parameter, from that of one projection in it."
-    return name.partition("[")[0]
+    return name.removesuffix(part_suffix(name))
 
 
 def _layer_name(site):
@@ -577,7 +608,7 @@ class _Rows:
             self.problems.setdefault(layer, problem)
         self.parts = {}  # name of a fused parameter -> [(name of the part, its treatment)]
         for name, treatment in plan.treatments.items():
-            if "[" in name and not treatment.is_change:
+            if part_suffix(name) and not treatment.is_change:
                 self.parts.setdefault(_without_part(name), []).append((name, treatment))
 
     def of(self, raw_name, parameter):
@@ -590,8 +621,7 @@ class _Rows:
         if first in self.parts:
             rows = []
             for part_name, part in self.parts[first]:
-                _, bracket, rest = part_name.partition("[")
-                row_name = f"{shown}{bracket}{rest}"
+                row_name = shown + part_suffix(part_name)
                 rows.append(self._row(row_name, part.tensor(), [part.site], part.rule.text))
         else:
             sites = [site for site in sites if not isinstance(site.layer, Projection)]
@@ -694,9 +724,11 @@ def _draw(plan, base):
         tensor = treatment.tensor()
         if tensor is not None and not tensor.numel():
             continue
-        stream = named_stream(base, treatment.rule.stream or name)
+        shared = treatment.rule.stream  # may be "", the name of the model itself
+        stream = named_stream(base, name if shared is None else shared)
         try:
-            drawn[name] = _draw_one(treatment, stream)
+            with torch.device("cpu"):  # where the streams are, whatever the default device
+                drawn[name] = _draw_one(treatment, stream)
         except Untreatable as error:
             plan.leave_out(treatment.site, error)
     return {name: tensor for name, tensor in drawn.items() if name in plan.treatments}
@@ -746,6 +778,33 @@ def _write_(treatments, drawn):
         raise Refused(f"a tensor of the model cannot be written ({_reason(error)})") from error
 
 # %% ../../nbs/schemes/07_initialization.ipynb #d22917f6
+def _remove_earlier_changes_(plan):
+    """Remove what earlier schemes added to the layers that are treated, and return the names.
+
+    A scalar on the output is multiplied into the weights, unless the scheme puts a scalar of its
+    own there.
+    """
+    treatments = plan.treatments.values()
+    sites = {id(treatment.site.owner): treatment.site for treatment in treatments}
+    rescaled = {id(treatment.site.owner) for treatment in treatments if treatment.key == "alpha"}
+    removed = []
+    for owner_id, site in sites.items():
+        changes = remove_changes_(site.owner, keep_scale=owner_id not in rescaled)
+        removed += [child_name(site.name, change) for change in changes]
+    return removed
+
+
+@contextmanager
+def _random_numbers_from(seed, model):
+    "Let what a model itself draws depend on a seed, and leave torch's global generators alone."
+    devices = {p.device.index for p in model.parameters() if p.is_cuda}
+    with torch.random.fork_rng(devices=list(devices)):
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        yield
+
+
 def _carry_out_(model, plan, base, batch):
     """Draw everything, then change the model.
 
@@ -755,12 +814,7 @@ def _carry_out_(model, plan, base, batch):
     _check_places(plan)
     drawn = _draw(plan, base)
 
-    # remove what earlier schemes added to the layers that are treated
-    owners = {id(treatment.site.owner): treatment.site for treatment in plan.treatments.values()}
-    removed = []
-    for site in owners.values():
-        removed += [child_name(site.name, what) for what in remove_changes_(site.owner)]
-
+    removed = _remove_earlier_changes_(plan)
     _write_(plan.treatments, drawn)
     for name, treatment in plan.treatments.items():
         if treatment.is_change:
@@ -771,7 +825,8 @@ def _carry_out_(model, plan, base, batch):
     problems = {}
     if registered.needs_batch:
         sites = [t.site for t in plan.treatments.values() if t.key == "weight"]
-        problems = registered.finish(model, sites, batch)
+        with _random_numbers_from(base, model):
+            problems = registered.finish(model, sites, batch)
     if problems and plan.strict:
         name, problem = next(iter(problems.items()))
         raise _refusal(
@@ -840,8 +895,7 @@ def initialize(
     `by_name` has the role. The attribute `untreated` of the frame has the layers that were passed
     over with `strict=False`, with the reason; they are as they were.
     """
-    if not isinstance(model, nn.Module):
-        raise Refused(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    _check_model(model)
     if generator is not None and not isinstance(generator, torch.Generator):
         raise Refused(
             f"generator must be a torch.Generator, not {generator!r}; "

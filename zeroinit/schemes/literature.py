@@ -24,13 +24,14 @@ from zeroinit.schemes.fills import (
     Untreatable,
     center_tap,
     check_finite,
+    check_not_negative,
     constant,
     padded_identity,
     scheme,
     torch_rule,
     zero_hadamard_matrix,
 )
-from .hooks import add_scalar_bias_, scale_output_
+from .hooks import add_scalar_bias_, scale_output_, unscaled
 from zeroinit.schemes.layers import (
     EMBEDDINGS,
     LAYERS,
@@ -77,7 +78,7 @@ def _xavier(layer, init, distribution, gain, groups):
     check_finite(gain=gain)
     text = f"Xavier {distribution}, gain {gain:.4g}"
     if not _counts_connections(groups):
-        return rules_for(layer, torch_rule(text, init, gain=gain))
+        return rules_for(layer, torch_rule(text, init, gain=abs(gain)))  # the same distribution
     std = abs(gain) * math.sqrt(2 / max(sum(connections(layer)), 1))
     return rules_for(layer, _of_size(f"{text}, per output", distribution, std))
 
@@ -169,9 +170,9 @@ def truncated_normal(
 ) -> Fills:
     """Normal, cut at two standard deviations, biases 0; embeddings, class tokens and position
     embeddings too, in models that have them. Raise `Refused` for a negative std."""
-    check_finite(std=std)
-    if std < 0:
-        raise Refused(f"std must be 0 or more, not {std}")
+    check_not_negative(std=std)
+    if std == 0:  # torch's function divides by it
+        return rules_for(layer, ZERO)
     text = f"N(0, {std:.4g}²), cut at 2 std"
     rule = torch_rule(text, nn.init.trunc_normal_, std=std, a=-2 * std, b=2 * std)
     return rules_for(layer, rule)
@@ -304,9 +305,10 @@ def rezero(
 ) -> Fills:
     """A learned scalar, initially `alpha`, on every residual branch. Nothing else. Raise
     `Untreatable` if the branch ends in weights that are all 0: it would never learn."""
-    if layer.weight is None:
+    weight = unscaled(layer, "weight")  # an earlier scalar is replaced
+    if weight is None:
         raise Untreatable("it has no weight that a scalar could be multiplied into")
-    if alpha == 0 and not layer.weight.is_meta and not layer.weight.any():
+    if alpha == 0 and not weight.is_meta and not weight.any():
         raise Untreatable(
             "its weight is zero already, and with a scalar of zero on it "
             "the branch would never open",
@@ -436,7 +438,8 @@ def layerscale(
     layer: nn.Module,  # to give rules for
     value: float = 1e-5,  # of every entry
 ) -> Fills:
-    "Every layer scale one small value: 1e-4 to 1e-6, less in deeper models. Nothing else."
+    """Every layer scale one small value: in the source 0.1 up to 18 blocks, 1e-5 for 24, 1e-6 for
+    more. Nothing else."""
     return dict(weight=constant(value))
 
 # %% ../../nbs/schemes/06_literature.ipynb #986a8d84

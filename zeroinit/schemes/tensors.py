@@ -33,9 +33,9 @@ def _is_dense(t):
 
 def _places(t):
     "Return where in its storage each entry of a tensor lies."
-    places = torch.tensor(t.storage_offset())
+    places = torch.tensor(t.storage_offset(), device="cpu")
     for size, stride in zip(t.shape, t.stride(), strict=True):
-        places = places.unsqueeze(-1) + torch.arange(size) * stride
+        places = places.unsqueeze(-1) + torch.arange(size, device="cpu") * stride
     return places.flatten()
 
 

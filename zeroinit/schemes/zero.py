@@ -21,7 +21,7 @@ from zeroinit.schemes.fills import (
     Rule,
     Untreatable,
     check_bool,
-    check_finite,
+    check_not_negative,
     constant,
     linspace,
     new_bias,
@@ -162,7 +162,7 @@ def bias_fan_in(
     add_bias: bool = False,  # whether layers without bias are given one
 ) -> Fills:
     "Weights 0, biases N(0, scale²/fan_in)."
-    check_finite(scale=scale)
+    check_not_negative(scale=scale)
     bias = normal(0.0, scale / math.sqrt(max(fan_in(layer), 1)))
     return _zero_with_bias(layer, bias, add_bias)
 
