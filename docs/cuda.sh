@@ -46,8 +46,8 @@ step_c() {
 
 # d: the residual CNN at full length, 5 seeds; 8 minutes on MNIST, then 6 on CIFAR-10
 step_d() {
-    suite seo-residual-cnn --only '^mnist residual_cnn .* clean seed [0-4]$' --gpus-per-run 0.34
-    suite seo-residual-cnn --only '^cifar10 residual_cnn .* clean seed [0-4]$' --gpus-per-run 0.34
+    suite seo-residual-cnn --only '^mnist residual_cnn .* clean seed [0-4]$' --gpus-per-run 0.33
+    suite seo-residual-cnn --only '^cifar10 residual_cnn .* clean seed [0-4]$' --gpus-per-run 0.33
 }
 
 # e: the ResNet-50, 30 epochs in bf16, as its code did, as claimed, and from default; 2 minutes a run

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import Refused, Unwritable, shown
+from .errors import Refused, Unwritable, cannot_write, shown
 
 # %% ../../nbs/basics/01_files.ipynb #9f2a8531
 def root(
@@ -105,10 +105,7 @@ def write_atomically(
                 os.fsync(f.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise Unwritable(
-            f"could not write {path} ({error.strerror or error}); "
-            "free some space or choose a folder that can be written"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         if temporary.exists():
             temporary.unlink()

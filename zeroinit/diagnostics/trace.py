@@ -28,7 +28,14 @@ from .inputs import Comparisons, Inputs, map_tensors
 from .probes import effective_rank
 from ..schemes.branches import AutogradGraph, float_tensors
 from ..schemes.layers import EMBEDDINGS, LAYERS, NORMS, FreeParameter, Projection, is_kind
-from ..schemes.sites import PROJECTIONS, Site, find_sites, layer_kind, plain_name
+from zeroinit.schemes.sites import (
+    PROJECTIONS,
+    Site,
+    find_sites,
+    layer_kind,
+    part_suffix,
+    plain_name,
+)
 
 # %% ../../nbs/diagnostics/01_trace.ipynb #a467df8d
 @dataclass
@@ -62,12 +69,14 @@ def _known_parameters(site, parameters):
     "The parameters at a site of a known type, 'weight', 'bias' -> (parameter, slice of its rows)."
     found = {}
     for key in ("weight", "bias"):
-        name, _, projection = site.parameter(key).partition("[")
+        full_name = site.parameter(key)
+        part = part_suffix(full_name)
+        name = full_name.removesuffix(part)
         if name not in parameters:
             continue
         rows = ...
-        if projection:  # a third of the rows of a fused parameter
-            projection = projection.removesuffix("]")
+        if part:  # a third of the rows of a fused parameter
+            projection = part.strip("[]")
             if projection not in PROJECTIONS:
                 return {}
             count = len(parameters[name]) // 3
@@ -84,7 +93,7 @@ def _known_parameters(site, parameters):
 def _watched_module_name(site):
     "Name of the module that a layer belongs to, as `ModuleWatcher` knows it."
     if isinstance(site.layer, Projection):
-        return site.name.partition("[")[0]
+        return site.name.removesuffix(part_suffix(site.name))
     inside_attention = isinstance(site.layer, nn.modules.linear.NonDynamicallyQuantizableLinear)
     if site.layer is not site.owner or inside_attention:
         return site.name.rpartition(".")[0]

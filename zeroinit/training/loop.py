@@ -19,7 +19,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..basics.errors import Refused
+from ..basics.errors import Refused, shown
 from ..basics.output import can_draw_here
 from .checkpoints import resume, run_meta, save_checkpoint
 from .hardware import hardware_settings
@@ -392,6 +392,19 @@ def _one_for_each(models, name, values):
     return values
 
 
+def _check_splits(name, evals):
+    if evals is not None and not isinstance(evals, dict):
+        raise Refused(f"{name} must be a dictionary of batches by split name, not {shown(evals)}")
+
+
+def _check_models(models):
+    if not models or len({id(model) for model in models}) < len(models):
+        raise Refused("a list of models must not be empty, and must name each model once")
+    for model in models:
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise Refused("the model has no parameter that can be trained (requires_grad)")
+
+
 def fit_all(
     models: Sequence[nn.Module],  # S of one shape, trained in place, on the batches' device
     trains: Sequence[Iterable],  # S; each gives an epoch of (x, y) batches whenever it is iterated
@@ -408,11 +421,14 @@ def fit_all(
 ) -> list:  # S results, as `fit` returns
     """Train several models of one shape at once, each on its own batches.
 
-    Raises `Refused` for models that cannot be trained together.
+    Raises `Refused` for models that cannot be trained together or have nothing to train.
     """
+    if not isinstance(recipe, Recipe):
+        raise Refused(f"recipe must be a Recipe, not {shown(recipe)}")
     check_recipe(recipe)
-    if not models or len({id(model) for model in models}) < len(models):
-        raise Refused("a list of models must not be empty, and must name each model once")
+    _check_splits("evals", evals)
+    _check_splits("other_mode_evals", other_mode_evals)
+    _check_models(models)
     trains = _one_for_each(models, "trains", trains)
     probes = _one_for_each(models, "probes", probes)
     checkpoints = _one_for_each(models, "checkpoints", checkpoints)
@@ -466,8 +482,8 @@ def fit(
     """Train a model, and evaluate it after each epoch.
 
     `after_epoch` is called once the epoch's checkpoint is saved. Raises `Refused` for a list of
-    models, and for a recipe that cannot be followed; `CheckpointMismatch` for a checkpoint that is
-    damaged or of another run.
+    models, for one without a parameter to train, and for a recipe that cannot be followed;
+    `CheckpointMismatch` for a checkpoint that is damaged or of another run.
 
     Returns
         status: `done`, or `diverged` if a training loss was not finite

@@ -8,9 +8,10 @@ __all__ = ['SPEEDS', 'OPTIMIZER_NAMES', 'PRECISIONS', 'LAYOUTS', 'OTHER_MODE', '
 
 # %% ../../nbs/training/00_options.ipynb #73b1dbed
 import math
+import numbers
 from dataclasses import dataclass
 
-from ..basics.errors import Refused, pick
+from ..basics.errors import Refused, pick, shown
 
 # %% ../../nbs/training/00_options.ipynb #2df9b94f
 SPEEDS = ("auto", "plain", "onednn", "compile")
@@ -57,17 +58,24 @@ def check_recipe(
     pick(recipe.precision, PRECISIONS, "precision")
     if recipe.layout is not None:
         pick(recipe.layout, LAYOUTS, "layout")
-    if recipe.epochs < 0:
-        raise Refused(f"epochs must be 0 or more, not {recipe.epochs}")
+    for name in ("epochs", "lr_step"):
+        value = getattr(recipe, name)
+        if not _is_of(value, numbers.Integral) or value < 0:
+            raise Refused(f"{name} must be a whole number, 0 or more, not {shown(value)}")
     for name in ("lr", "lr_gamma"):
         value = getattr(recipe, name)
-        if not 0 < value <= LARGEST_FLOAT32:
-            raise Refused(f"{name} must be a positive number below 3.4e38, not {value}")
+        if not _is_of(value, numbers.Real) or not 0 < value <= LARGEST_FLOAT32:
+            raise Refused(f"{name} must be a positive number below 3.4e38, not {shown(value)}")
     if not _last_lr(recipe) <= LARGEST_FLOAT32:
         raise Refused(
             f"with lr_gamma {recipe.lr_gamma:g} every {recipe.lr_step} epochs the learning rate "
             f"overflows float32 before epoch {recipe.epochs}; choose a smaller lr_gamma"
         )
+
+
+def _is_of(value, kind):
+    "Whether a value is a number of a kind; True and False are none."
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _last_lr(recipe):
