@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import Refused, Unwritable, cannot_write, shown
+from .errors import Refused, Unwritable, shown, why_unwritable
 
 # %% ../../nbs/basics/01_files.ipynb #9f2a8531
 def root(
@@ -105,7 +105,7 @@ def write_atomically(
                 os.fsync(f.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise Unwritable(why_unwritable(path, error)) from error
     finally:
         if temporary.exists():
             temporary.unlink()

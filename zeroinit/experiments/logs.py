@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..basics.errors import Unwritable, cannot_write
+from ..basics.errors import Unwritable, why_unwritable
 from .context import Stopped
 
 # %% ../../nbs/experiments/09_logs.ipynb #ee0c377d
@@ -39,7 +39,7 @@ class Log:
             with open(self.path, "ab") as file:
                 file.write(lines)
         except OSError as error:
-            raise cannot_write(self.path, error) from error
+            raise Unwritable(why_unwritable(self.path, error)) from error
 
     def epoch(self, row, epochs):
         "Add the line of an epoch, from its row of the history."

@@ -26,7 +26,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
 
-from ..basics.errors import Unwritable, cannot_write
+from ..basics.errors import Unwritable, why_unwritable
 from ..basics.files import root
 from ..basics.memory import memory_gib
 from ..experiments.config import Experiment
@@ -147,7 +147,7 @@ def _execute_notebook(job, context):
     except OSError as error:
         if error.errno not in UNWRITABLE_ERRORS:
             raise
-        raise cannot_write(executed, error) from error
+        raise Unwritable(why_unwritable(executed, error)) from error
 
 # %% ../../nbs/sweep/01_workers.ipynb #2ce871b4
 def work(
