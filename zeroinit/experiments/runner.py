@@ -175,15 +175,22 @@ def _first(rows, count):
 def find_device(
     name: str,  # auto, cpu, cuda, cuda:1
 ) -> torch.device:
-    "A device by its name; auto is a CUDA device if there is one. Raise `Refused` if it is absent."
+    """A device by its name; auto is a CUDA device if there is one.
+
+    Raise `Refused` if it is absent, or too old or too new for this build of torch.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         if torch.device(name).type in ("cpu", "cuda"):
-            return torch.empty(0, device=name).device
+            return torch.ones(1, device=name).device  # fails where torch has no kernels for it
+    except torch.OutOfMemoryError:
+        raise  # a device that is there, and full
     except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError):
         pass
-    raise Refused(f"there is no device {shown(name)} here; choose auto or cpu")
+    raise Refused(
+        f"there is no device {shown(name)} here that this torch can use; choose auto or cpu"
+    )
 
 # %% ../../nbs/experiments/10_runner.ipynb #22fe8523
 IMAGE_TENSORS = ("x_train", "y_train", "x_test", "y_test")  # of `Images`
