@@ -124,7 +124,7 @@ def measure_check(
 
 # %% ../../nbs/evidence/02_comparisons.ipynb #d1a00029
 def format_points(x):
-    "A difference of accuracies in percentage points, with its sign; none only if it is zero."
+    "A difference of accuracies in percentage points, with its sign; zero has none."
     if abs(x) < 1e-12:
         return "0.0"
     return f"{round(100 * x, 1):+.1f}".replace("-", "−")
