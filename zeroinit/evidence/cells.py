@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .claims import CLAIMS, Check, Claim, Runs
-from .comparisons import Evidence, format_points, measure_check
+from .comparisons import Evidence, format_interval, format_points, measure_check
 from .replication import published_difference
 from zeroinit.evidence.statistics import (
     LEVEL,
@@ -393,8 +393,8 @@ def _measured_in_words(cell):
     elif cell.effect:
         effect = cell.effect
         numbers = f"{_percent(cell.accuracy)} against {_percent(cell.reference)}"
-        numbers += f" ({cell.check.than}): {format_points(effect.estimate)} points, "
-        numbers += f"95 % interval {format_points(effect.low)} to {format_points(effect.high)}"
+        points, low, high = format_interval(effect.estimate, effect.low, effect.high)
+        numbers += f" ({cell.check.than}): {points} points, 95 % interval {low} to {high}"
         parts.append(f"{numbers}, n = {effect.n}")
     elif cell.accuracy is not None:
         parts.append(f"{_percent(cell.accuracy)}")
@@ -788,6 +788,10 @@ def _in_settings(status):
     return re.sub(r"( of \d+)", r"\1 settings", status, count=1)
 
 
+def _as_sentence(line):
+    return f"{line[:1].upper()}{line[1:]}."
+
+
 _OF_SOME_SETTINGS = " (claimed of some settings, not of all)"
 
 
@@ -801,7 +805,7 @@ def claim_lines(
         statement = f"{row.claim} {row.statement}"
         if CLAIMS[row.claim].exists:
             statement += _OF_SOME_SETTINGS
-        lines.append(f"{statement}: {_in_settings(row.status)}. {row.line}.")
+        lines.append(f"{statement}: {_in_settings(row.status)}. {_as_sentence(row.line)}")
     return lines
 
 
@@ -820,7 +824,7 @@ def show_claims(
         claim, row = CLAIMS[claim_id], clean.loc[claim_id]
         text = f"**{claim_id}. {claim.statement}** ({claim.source})"
         text += f"{_OF_SOME_SETTINGS if claim.exists else ''}: "
-        text += f"***{_in_settings(row.status)}***. {row.line}."
+        text += f"***{_in_settings(row.status)}***. {_as_sentence(row.line)}"
         if claim.untested:
             text += f" The published experiment does not test it: {claim.untested}."
         if claim_id in published.index and published.loc[claim_id].found:

@@ -280,7 +280,7 @@ def _biases_behind_default(settings):
 add_claim(
     "S3",
     "schicho2023",
-    "... and close to default initialisation, with a gap",
+    "... and close to default initialization, with a gap",
     "figures 3, 5, 8 and 9",
     brief="... and close to default, with a gap",
     checks=_biases_close_to_default(_SCHICHO) + _biases_behind_default(_SCHICHO),
@@ -551,7 +551,7 @@ def _zero_matches(settings, **more):
 add_claim(
     "J2",
     "seo2025",
-    "Zero can match or surpass random initialisation, in MLPs and CNNs above all",
+    "Zero can match or surpass random initialization, in MLPs and CNNs above all",
     "abstract",
     brief="Zero can match or surpass random weights",
     checks=[
@@ -586,9 +586,8 @@ _VIT_TINY = Setting("vit", "tiny_imagenet", "seo-tiny-imagenet")
 add_claim(
     "J4",
     "seo2025",
-    "Mixed zero initialisation is harmless in ResNets and ViTs",
+    "Mixed zero initialization is harmless in ResNets and ViTs",
     "repository",
-    brief="Mixed zero initialization is harmless in ResNets and ViTs",
     checks=[
         _against_default(_BOTTLENECK_RESNET, "zero_head", no_worse),
         _against_default(_VIT, "zero_ffn_in", no_worse),
@@ -600,7 +599,7 @@ add_claim(
 add_claim(
     "J5",
     "seo2025",
-    "A Mixer with no randomly initialised parameter reaches comparable accuracy",
+    "A Mixer with no randomly initialized parameter reaches comparable accuracy",
     "Tiny ImageNet files",
     brief="A Mixer without random parameters is comparable",
     checks=[_against_default(_MIXER_TINY, "transient_noise", close)],

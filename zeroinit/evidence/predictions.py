@@ -9,7 +9,7 @@ __all__ = ['prediction_cells', 'count_parts', 'cells_as_table', 'prediction_line
 from ..basics.errors import pick
 from .cells import evidence_cells
 from .claims import PREDICTIONS
-from .comparisons import format_points
+from .comparisons import format_interval
 
 # %% ../../nbs/evidence/05_predictions.ipynb #68f4f776
 def prediction_cells(
@@ -71,9 +71,10 @@ def cells_as_table(
         return text
     measured = measured.sort_values("word", key=lambda w: w.map(_WORDS.index), kind="stable")
     table = measured[["setting", "variant", "n"]].rename(columns=dict(variant="comparison"))
-    table["points"] = measured["estimate"].map(format_points)
-    low, high = measured["low"].map(format_points), measured["high"].map(format_points)
-    table["95 % interval"] = low + " to " + high
+    numbers = measured[["estimate", "low", "high"]].itertuples(index=False)
+    formatted = [format_interval(*row) for row in numbers]
+    table["points"] = [points for points, _, _ in formatted]
+    table["95 % interval"] = [f"{low} to {high}" for _, low, high in formatted]
     table.insert(0, "word", measured["word"] + measured["starred"].map({True: "*", False: ""}))
     if measured["part"].nunique() > 1:
         table.insert(1, "part", measured["part"])
