@@ -480,7 +480,11 @@ class SuiteProgress:
             say(f"  note: {note}")
 
     def settle(self, free):
-        "After a wait: forget the free jobs, count those that others have done, keep the rest."
+        """Sort the busy jobs after a wait for them.
+
+        `free` jobs are no longer busy: the caller does them. Jobs that are done are counted. The
+        others stay busy.
+        """
         waited = [job for job in self.busy if job not in free]
         self.busy = []
         for job in waited:
