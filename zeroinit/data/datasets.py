@@ -431,7 +431,9 @@ def _why_no_download(error, name, folder):
             f"the archive of {name} is truncated or altered (its checksum does not match), "
             f"so nothing of it was kept in {folder}; run again, or bring a complete one"
         )
-    reason = str(getattr(error, "reason", error)).strip().splitlines()[-1]
+    cause = getattr(error, "reason", error)  # of a `URLError`, the error of the connection
+    text = str(cause).strip()
+    reason = text.splitlines()[-1] if text else type(cause).__name__
     command = f"import zeroinit.data.datasets as d; d.load('{name}')"
     return (
         f"{name} is not in {folder} (or damaged there) and could not be downloaded ({reason}); "

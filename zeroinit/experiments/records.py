@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..basics.errors import Unwritable, pick
+from ..basics.errors import Unwritable, pick, shown
 from ..basics.files import at_root, library_folder, write_atomically
 from ..basics.names import path_below
 from ..basics.reading import Unreadable, parse_json, read_text
@@ -288,6 +288,30 @@ def _check_place(path, record):
     if _place(path) != place:
         raise ValueError(f"by its settings it would be {place}")
 
+
+def _known_settings(path, config):
+    """A record's settings, with the default of each that its version did not have.
+
+    A setting that only a newer version has is left out if the folder's name was made without it:
+    it then has its default there, which is what this version does.
+    """
+    known = {name: config.get(name, default) for name, default in DEFAULTS.items()}
+    if config.keys() <= known.keys():
+        return known
+    folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
+    return known if folder.endswith(f"-{config_hash(known)}") else known | config
+
+
+def _written_by(record):
+    "Name the version of zeroinit that wrote a record, if it is another one than this."
+    import zeroinit
+
+    env = record.get("env") if isinstance(record, dict) else None
+    version = env.get("zeroinit") if isinstance(env, dict) else None
+    if version is None or version == zeroinit.__version__:
+        return ""
+    return f"; zeroinit {shown(version)} wrote it, and this is {zeroinit.__version__}"
+
 # %% ../../nbs/experiments/01_records.ipynb #11a8a54a
 class DamagedRecord(Unreadable):
     """A file is not the record that was written.
@@ -309,8 +333,10 @@ def read_record(
 ) -> dict:  # config, seed, status, history, probes, env, cost, wall_s
     """Read a record; settings that its version did not have are given their defaults.
 
-    Raises `DamagedRecord` if the file was cut or edited, or lies in another run's place.
+    Raises `DamagedRecord` if the file was cut or edited, or lies in another run's place; or if a
+    newer version wrote it, with values that this one does not know.
     """
+    record = None
     try:
         text, is_sealed = _read_sealed(path)
         if not is_sealed and _seal(path, text) not in _unsealed_digests():
@@ -321,12 +347,13 @@ def read_record(
             text = text[:start] + "{}" + text[end:]
         record = parse_json(text, path)
         check_contents(record, probes=not layout)
-        record = dict(cost={}) | record | dict(config=DEFAULTS | record["config"])
+        config = _known_settings(path, record["config"])
+        record = dict(cost={}) | record | dict(config=config)
         _check_place(path, record)
     except Unreadable as error:
         raise DamagedRecord(path, error.reason) from None
     except ValueError as error:
-        raise DamagedRecord(path, error) from None
+        raise DamagedRecord(path, f"{error}{_written_by(record)}") from None
     return record if probes else record | dict(probes={})
 
 # %% ../../nbs/experiments/01_records.ipynb #ea9b22c7

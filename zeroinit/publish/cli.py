@@ -60,7 +60,8 @@ def _plan(args):
     if args.all:
         return _plan_all(args)
     rows = plan_suite(args.suite, args.results_root, args.only, args.part)
-    print(format_table(rows))
+    if rows:  # of a few runs, some of many parts are empty
+        print(format_table(rows))
     runs = sum(row["runs"] for row in rows)
     done = sum(row["done"] for row in rows)
     print(f"{runs} runs, {done} done, {_time_left(rows)}{_gpu_time_left(rows)}")

@@ -480,7 +480,11 @@ class SuiteProgress:
             say(f"  note: {note}")
 
     def settle(self, free):
-        "After a wait: forget the free jobs, count those that others have done, keep the rest."
+        """Sort the busy jobs after a wait for them.
+
+        `free` jobs are no longer busy: the caller does them. Jobs that are done are counted. The
+        others stay busy.
+        """
         waited = [job for job in self.busy if job not in free]
         self.busy = []
         for job in waited:
@@ -706,7 +710,10 @@ def run_suite(
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:]{8} (\w+) ?(.*)")
 
 
-def last_event(log: Path) -> tuple:  # an event and its text; "" where there is no log
+def last_event(
+    log: Path,  # a run's
+    event: str = "",  # only events of this name; empty: all
+) -> tuple:  # the event and its text; "" where there is none
     "The last event in a run's log."
     try:
         with open(log, "rb") as file:
@@ -715,8 +722,12 @@ def last_event(log: Path) -> tuple:  # an event and its text; "" where there is 
             tail = file.read().decode(errors="replace")
     except OSError:
         return "", ""
-    lines = [match for match in map(_LOG_LINE.fullmatch, tail.splitlines()) if match]
-    return lines[-1].groups() if lines else ("", "")
+    last = ("", "")
+    for line in tail.splitlines():
+        match = _LOG_LINE.fullmatch(line)
+        if match and event in ("", match[1]):
+            last = match.groups()
+    return last
 
 # %% ../../nbs/sweep/03_driver.ipynb #4c8e1d72
 RUN_STATES = ("done", "diverged", "running", "stopped", "failed", "damaged", "missing")
@@ -793,19 +804,29 @@ def _epochs_done(job):
     return epochs_in_checkpoint(checkpoint)
 
 
+_EPOCH_TEXT = re.compile(r"(\d+)/\d+ ([\d.]+) s")  # of an event `epoch`: its number and seconds
+_STOP_TEXT = re.compile(r"after epoch (\d+) of")  # of an event `stopped`
+
+
 def _unfinished_run(name, job, state, text, estimator):
     """A run that is not done, by the text of the last event in its log.
 
-    The text of other events than `epoch` and `stopped` names no epoch, as after a resume. The
-    checkpoint says then how many are complete, and earlier runs how long an epoch takes.
+    Only the texts of `epoch` and `stopped` say how many epochs are complete. After another event,
+    as after a resume, the checkpoint says it. An epoch takes as long as the last one in the log; if
+    there is none, as long as in earlier runs.
     """
-    of_epoch = re.match(r"(\d+)/\d+ ([\d.]+) s", text)
-    of_stop = re.match(r"after epoch (\d+) of", text)
+    of_epoch = _EPOCH_TEXT.match(text)
+    of_stop = _STOP_TEXT.match(text)
     if of_epoch:
-        epoch, s_per_epoch = int(of_epoch[1]), float(of_epoch[2])
+        epoch = int(of_epoch[1])
+    elif of_stop:
+        epoch = int(of_stop[1])
     else:
-        epoch = int(of_stop[1]) if of_stop else _epochs_done(job)
-        s_per_epoch = estimator.seconds(job.experiment)
+        epoch = _epochs_done(job)
+    if not of_epoch:
+        _, last_epoch = last_event(run_path(job.path, ".log"), "epoch")
+        of_epoch = _EPOCH_TEXT.match(last_epoch)
+    s_per_epoch = float(of_epoch[2]) if of_epoch else estimator.seconds(job.experiment)
     reason = text if state in ("failed", "damaged") else ""
     return _Unfinished(name, job.experiment, state, epoch, s_per_epoch, reason)
 

@@ -292,10 +292,7 @@ def connect(
             **options,
         )
     except Exception as error:
-        first_line = str(error).splitlines()[0]
-        raise Refused(
-            f"no Ray cluster at {address} ({type(error).__name__}: {first_line}); {TOKEN_HINT}"
-        ) from None
+        raise Refused(f"no Ray cluster at {address} ({_first_line(error)}); {TOKEN_HINT}") from None
     finally:
         timer.cancel()
         # Ray handles SIGTERM itself; put our handlers back
@@ -303,6 +300,12 @@ def connect(
             for s, handler in handlers.items():
                 signal.signal(s, handler)
     return ray
+
+
+def _first_line(error):
+    "An error's type and the first line of its text, which may be empty."
+    kind, text = type(error).__name__, str(error).strip()
+    return f"{kind}: {text.splitlines()[0]}" if text else kind
 
 
 def _runtime_environment():
@@ -416,8 +419,7 @@ class PendingTasks:
             except Unwritable as error:
                 return Outcome(task.job, "unwritable", str(error))
             except Exception as error:
-                first_line = str(error).strip().splitlines()[0]
-                return Outcome(task.job, "failed", f"{type(error).__name__}: {first_line}")
+                return Outcome(task.job, "failed", _first_line(error))
         return replace(outcome, job=task.job, notes=task.notes + outcome.notes)
 
     def append_logs(self, messages):

@@ -439,11 +439,11 @@ class _Pool:
         died = outcome is None
         if died:
             outcome = self._after_death(job, stopping)
-        # an error of a GPU stays with the process
+        # after an error of a GPU, later runs of the same process would fail too
         if died or (self.gpus and outcome.kind == "failed"):
             worker.end()
             self.workers[number] = self._new_worker(number)
-        elif self.waiting and not stopping:  # before the caller looks at the outcome
+        elif self.waiting and not stopping:  # now, so that it need not wait for the caller
             worker.take(self.waiting.popleft())
         return outcome
 
