@@ -716,19 +716,29 @@ def run(
                 lock = run_lock(seed_run.lock, seed_run.name, granted=context.granted_locks)
                 stack.enter_context(lock)
             if not force:  # another process may have trained some of them in the meantime
-                found = {seed_run.seed: existing_record(seed_run.path) for seed_run in group}
-                records |= {seed: record for seed, record in found.items() if record is not None}
+                records |= _existing_records(group)
             todo = [seed_run for seed_run in group if seed_run.seed not in records]
+            if not todo:
+                continue
             for seed_run in todo:
                 stack.enter_context(logged(seed_run.log, seed_run.name))
-            if todo:
-                images = images_on(device, experiment, data_root, context)
-                if force:
-                    for seed_run in todo:
-                        seed_run.checkpoint.unlink(missing_ok=True)
-                trained = train_seeds(experiment, todo, images, quiet, speed, context)
-                records |= {record["seed"]: record for record in trained}
+            images = images_on(device, experiment, data_root, context)
+            if force:
+                for seed_run in todo:
+                    seed_run.checkpoint.unlink(missing_ok=True)
+            trained = train_seeds(experiment, todo, images, quiet, speed, context)
+            records |= {record["seed"]: record for record in trained}
     return [records[seed_run.seed] for seed_run in runs]
+
+
+def _existing_records(runs):
+    "The records that exist, by seed, of runs whose locks are held; damaged ones are set aside."
+    records = {}
+    for seed_run in runs:
+        record = existing_record(seed_run.path)
+        if record is not None:
+            records[seed_run.seed] = record
+    return records
 
 
 def _finished_records(runs, context):

@@ -230,31 +230,36 @@ class _ProbesOfAll:
                 probe.skip(n)
 
 # %% ../../nbs/training/06_loop.ipynb #f40df0a1
+def _stack_runs(runs):
+    "The models and optimizers of some runs as one, and their batches side by side."
+    from zeroinit.training.stacked import Stack, stack_batches
+
+    if not all(isinstance(run.optimizer, Adam) for run in runs):
+        raise Refused(
+            "models are trained together by adam; choose together 1 for another optimizer"
+        )
+    for run in runs:
+        run.group = None  # its model moves in memory
+    stack = Stack([run.model for run in runs], [run.optimizer for run in runs])
+    return stack, stack_batches([run.train for run in runs])
+
+
 class _Group:
     "One run, or several runs whose models are stacked, with the step that trains them."
 
     def __init__(self, runs, recipe, execution):
         self.runs = runs
         self.recipe = recipe
-        self.stack = None
         if len(runs) == 1:
             run = runs[0]
+            self.stack = None
             self.train = run.train
             self.probes = run.probes
             self.step = make_step(run.model, run.optimizer, recipe, execution)
-            return
-        from zeroinit.training.stacked import Stack, stack_batches
-
-        if not all(isinstance(run.optimizer, Adam) for run in runs):
-            raise Refused(
-                "models are trained together by adam; choose together 1 for another optimizer"
-            )
-        for run in runs:
-            run.group = None
-        self.stack = Stack([run.model for run in runs], [run.optimizer for run in runs])
-        self.train = stack_batches([run.train for run in runs])
-        self.probes = [_ProbesOfAll(runs)]
-        self.step = make_step(self.stack, self.stack.optimizer, recipe, execution)
+        else:
+            self.stack, self.train = _stack_runs(runs)
+            self.probes = [_ProbesOfAll(runs)]
+            self.step = make_step(self.stack, self.stack.optimizer, recipe, execution)
 
     def launch_epoch(self, evals, other_mode_evals):
         """Train and evaluate once, without reading from the device.
