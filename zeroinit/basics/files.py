@@ -127,8 +127,11 @@ def ensure_writable(
             f.write(b"x")
             f.flush()
     except OSError as error:
+        reason = error.strerror or error
+        if folder.is_file():
+            reason = "it is a file, not a folder"
         raise Unwritable(
-            f"could not write in {folder} ({error.strerror or error}); "
+            f"could not write in {folder} ({reason}); "
             "choose a folder that can be written, with room in it"
         ) from None
     return folder

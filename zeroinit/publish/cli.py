@@ -635,6 +635,7 @@ def main(
 ):  # an exit code
     "The `zeroinit` command."
     keep_standard_streams()
+    args = None
     try:
         args = make_parser().parse_args(argv)  # which may print help, and exit
         with _warnings_on_one_line():
@@ -646,7 +647,8 @@ def main(
         say(f"zeroinit: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        say("zeroinit: stopped; the same command goes on from here", sys.stderr)
+        goes_on = "; the same command goes on from here" if args and args.command == "run" else ""
+        say(f"zeroinit: stopped{goes_on}", sys.stderr)
         return 130
     except BrokenPipeError:  # as in `zeroinit list | head`
         return 141

@@ -394,20 +394,28 @@ class PendingTasks:
 
     def start(self, job):
         "Send a job's task; returns an outcome instead if the run is busy or its record exists."
-        lock = ExitStack()
-        try:
-            lock.enter_context(run_lock(run_path(job.path, ".lock"), job.name, wait=False))
-        except Busy as error:
-            return Outcome(job, "busy", str(error))
+        with ExitStack() as stack:
+            try:
+                lock = run_lock(run_path(job.path, ".lock"), job.name, wait=False)
+                stack.enter_context(lock)
+                exists, notes = self._has_record(job)
+            except Busy as error:
+                return Outcome(job, "busy", str(error))
+            except Unwritable as error:
+                return Outcome(job, "unwritable", str(error))
+            if exists:
+                return Outcome(job, "existing")
+            reference = self.send(job)
+            # the lock is held until the task has returned
+            self.by_reference[reference] = _Pending(job, stack.pop_all(), notes)
+        return None
+
+    def _has_record(self, job):
+        "Whether a job's record exists, and warnings about a damaged one that was moved away."
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            if not job.options.get("force") and existing_record(job.path):
-                lock.close()
-                return Outcome(job, "existing")
-        notes = tuple(str(w.message) for w in caught)
-        reference = self.send(job)
-        self.by_reference[reference] = _Pending(job, lock, notes)
-        return None
+            exists = not job.options.get("force") and existing_record(job.path) is not None
+        return exists, tuple(str(w.message) for w in caught)
 
     def finish(self, reference):
         "The outcome of a task that has returned; its files are stored and its lock is released."
