@@ -24,6 +24,7 @@ from zeroinit.diagnostics.causes import (
     fading,
     layer_spreads,
     lost_in,
+    opens,
     why_not_finite,
     why_without_gradient,
     without_effect,
@@ -358,12 +359,23 @@ def _reason_of_cuts(blockages, name):
     return text
 
 
+_LATER = "it comes after the traced updates"
+
+
+def _when(blockages, names):
+    "The updates at which layers receive their first gradients, if those were not traced."
+    updates = sorted({blockages.late_wakes[name] for name in names})
+    if len(updates) == 1:
+        return f"the first one comes at update {updates[0]}"
+    return f"the first ones come at updates {updates[0]} to {updates[-1]}"
+
+
 def _why_zero(blockages, name):
     "Why a layer has no gradient where no module blocks it."
     module = blockages.modules.get(blockages.layers[name].module_name)
     reason = _reason_of_cuts(blockages, name)
     if name in blockages.waking_next and blockages.further:
-        return f"the first one comes only after {blockages.further} more"
+        return _LATER
     if name in blockages.waking_next:
         return "it comes with the next update: give more steps="
     if not blockages.layers[name].value("weight").numel():
@@ -420,6 +432,8 @@ def _waiting(findings):
             reasons.append(f"{_join_names(modules, 2)} ({signal_type}) {let} nothing through")
         updates = _count(len(findings.trace.losses), "update")
         why = ", and ".join(reasons) or other_reason
+        if why == _LATER:
+            why = _when(blockages, names)
         sentences.append(f"no gradient in {updates}: {_join_names(names)}: {why}")
     return sentences
 
@@ -463,7 +477,9 @@ def _signals(findings):
     is_lost = findings.progress() in ("none", "bias") and _is_constant_at_last(findings)
     is_lost &= not trace.mixes_batch
     if is_lost and not findings.never_waking() and not findings.had_zero_weights():
-        lost = lost_in(trace.modules_after, findings.precision())
+        control = findings.control
+        in_float64 = control.modules_after if control is not None else None
+        lost = lost_in(trace.modules_after, findings.precision(), in_float64)
         if lost:
             sentences.append(lost)
     if findings.had_zero_weights():
@@ -900,6 +916,7 @@ def _add_causes_(findings, model, inputs, loss):
         if unused or blocked:
             paths = GradientPaths(model, inputs, loss)
         if blocked:
+            findings.blockages.check_signals_(partial(opens, model, inputs))
             findings.blockages.find_cuts_(paths)
             weights = {name: layer.parameters["weight"][0] for name, layer in blocked.items()}
             trace.stopped_by_hook = [n for n, w in weights.items() if _is_hooked(w, paths)]

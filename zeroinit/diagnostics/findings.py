@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MAX_ENTRIES', 'MAX_NEURONS', 'TOO_SLOW', 'wake_update', 'Blockages', 'woken_by_rounding', 'removed_biases',
-           'distinct_neurons', 'largest_changes', 'why_still', 'Findings', 'differs_by_rounding', 'analyze']
+           'distinct_neurons', 'largest_changes', 'why_still', 'Findings', 'analyze']
 
 # %% ../../nbs/diagnostics/02_findings.ipynb #15c55002
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -46,8 +47,10 @@ class Blockages:
         self.modules = trace.modules
         self.graph = trace.graph
         self.cuts = {}  # layer -> list of Cut, see `find_cuts_`
-        self.waking_next = []  # layers that receive a gradient after the last update
-        self.further = trace.further  # updates behind those in which no gradient came
+        self.waking_next = []  # layers that receive a gradient after the traced updates
+        self.late_wakes = dict(trace.late_wakes)  # those that did in further updates -> which
+        self.next_update = len(trace.losses) + trace.further + 1
+        self.further = trace.further  # updates behind those that were traced
         self.cut_by = {}
         self.cut_by_itself = set()  # layers on which the zero factor of a product depends as well
         self.for_good = set()  # pairs of layers that wait for each other, whatever others learn
@@ -83,13 +86,43 @@ class Blockages:
 
     def _signal_blocker(self, layer):
         "The last module upstream that receives a signal and passes none on."
+        blockers = self._signal_blockers(layer)
+        return blockers[0] if blockers else None
+
+    def _signal_blockers(self, layer):
+        "All modules upstream that receive a signal and pass none on, the last one first."
         module = self.modules.get(layer.module_name)
         if module is None or module.input_size:
-            return None
-        for other in reversed(self.in_order):
-            if other.blocks_signal() and self._feeds(other, module):
-                return other.name
-        return None
+            return []
+        blocking = [other for other in reversed(self.in_order) if other.blocks_signal()]
+        return [other.name for other in blocking if self._feeds(other, module)]
+
+    def check_signals_(
+        self,
+        opens: Callable,  # of weights and a module's name, see `causes.opens`
+    ):
+        "Where several modules block a signal, choose the last one that would let it through alone."
+        for name, layer in self.layers.items():
+            blockers = self._signal_blockers(layer)
+            if len(blockers) < 2:
+                continue
+            for blocker in blockers:
+                weights = self._zero_weights_between(blocker, layer.module_name)
+                if not self.has_zero_weight(blocker) or opens(weights, layer.module_name):
+                    self.signal_blocked_by[name] = blocker
+                    break
+
+    def _zero_weights_between(self, first, last):
+        "The weights of layers that are zero, from one module to the one before another."
+        ends = self.modules[first], self.modules[last]
+        weights = []
+        for name, layer in self.layers.items():
+            module = self.modules.get(layer.module_name)
+            if module is None or not self.has_zero_weight(name):
+                continue
+            if name == first or (self._feeds(ends[0], module) and self._feeds(module, ends[1])):
+                weights.append(layer.value("weight"))
+        return weights
 
     def find_cuts_(self, paths: GradientPaths):
         "Note the operations that cut gradients, and pairs of parameters that hold each other."
@@ -97,6 +130,8 @@ class Blockages:
         for name, layer in self.layers.items():
             grad = layer.gradient("weight")  # of the backward pass of `paths`
             if grad is not None and grad.any():
+                self.late_wakes.setdefault(name, self.next_update)
+            if name in self.late_wakes:
                 self.waking_next.append(name)
             else:
                 self.cuts[name] = paths.cuts(weights[name])
@@ -122,7 +157,7 @@ class Blockages:
         for downstream, factors in self.cut_by.items():
             if not self.has_zero_weight(downstream):
                 continue
-            mutual = [name for name in factors if downstream in self.cut_by[name]]
+            mutual = [name for name in factors if downstream in self.cut_by.get(name, [])]
             upstream = [name for name in mutual if order[name] < order[downstream]]
             zero = [name for name in upstream if self.has_zero_weight(name)]
             matrices = [name for name in zero if self.layers[name].value("weight").ndim > 1]
@@ -363,7 +398,6 @@ class Findings:
     why_unused: dict = field(default_factory=dict)  # layer -> reason, see `why_without_gradient`
     control: Trace = None  # in float64; None: there is none
     not_finite: str = ""  # see `why_not_finite`
-    output_is_rounding: bool = False  # see `differs_by_rounding`
     zeroed: dict = field(default_factory=dict)  # layer -> function, see `zeroed_weights`
     causes_error: str = None  # why no causes could be looked for
     without_effect: list = field(default_factory=list)  # layers, see `causes.without_effect`
@@ -412,8 +446,6 @@ class Findings:
         trace = self.trace
         if trace.after is None or not self.inputs_differ():
             return False
-        if self.output_is_rounding:
-            return True
         precision = self.precision()
         return trace.before.is_constant(precision) and trace.after.is_constant(precision)
 
@@ -460,19 +492,6 @@ class Findings:
             if self.wakes[layer.name] and self.distinct.get(layer.name) == 1 and not is_single:
                 found.append(layer.name)
         return found
-
-
-def differs_by_rounding(
-    trace: Trace,  # in the model's own precision
-    control: Trace = None,  # in float64
-) -> bool:
-    "Whether outputs differ between inputs by rounding alone, before the updates and after them."
-    if control is None or trace.after is None or control.after is None:
-        return False
-    pairs = (trace.before, control.before), (trace.after, control.after)
-    if any(one.spread is None or other.spread is None for one, other in pairs):
-        return False
-    return all(other.spread < ROUNDING_RATIO * one.spread for one, other in pairs)
 
 
 def analyze(
