@@ -173,7 +173,8 @@ class Blockages:
                 found[pair] = [name for name in between if name not in self.waking_next]
         return found
 
-    def _rounds_to_zero(self, name):
+    def rounds_to_zero(self, name):
+        "Whether the gradient of a layer is below the smallest number of its precision."
         return any(cut.state == "tiny" for cut in self.cuts.get(name, []))
 
     def has_zero_weight(self, name):
@@ -183,7 +184,7 @@ class Blockages:
         "Pairs of layers that block each other: (upstream, downstream) -> layers in between."
         found = {}
         for upstream, downstream in self.gradient_blocked_by.items():
-            is_tiny = self._rounds_to_zero(upstream) or self._rounds_to_zero(downstream)
+            is_tiny = self.rounds_to_zero(upstream) or self.rounds_to_zero(downstream)
             is_layer = downstream in self.layers
             if is_layer and not is_tiny and self.signal_blocked_by[downstream] == upstream:
                 found[upstream, downstream] = []
@@ -456,6 +457,13 @@ class Findings:
             return False
         exact = 1e-14
         return control.before.is_constant(exact) and control.after.is_constant(exact)
+
+    def learns_by_rounding(self):
+        "Whether the loss falls by what rounding makes of outputs that are constant in float64."
+        trace = self.trace
+        return (
+            self.is_constant_but_for_rounding() and progress(trace.before, trace.after) == "learns"
+        )
 
     def inputs_differ(self):
         "Whether the inputs in the batch differ."

@@ -890,9 +890,9 @@ def _step_and_measure(trace, optimizer, closure):
         weight = before[layer.name]
         value = layer.value("weight").detach()
         change = value - weight
-        norm = weight.norm().clamp(min=1e-30)
         if is_traced:
-            trace.last_update[layer.name] = (change.norm() / norm).item()
+            share = (change.norm() / weight.norm()).item()  # inf of a weight that was zero
+            trace.last_update[layer.name] = share if change.any() else 0.0
         grad = layer.gradient("weight")
         if grad is not None and is_traced and len(trace.losses) == 1:
             trace.expected_change += (grad.conj() * change).real.double().sum().item()
