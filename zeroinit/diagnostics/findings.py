@@ -51,7 +51,7 @@ class Blockages:
         self.late_wakes = dict(trace.late_wakes)  # those that did in further updates -> which
         self.next_update = len(trace.losses) + trace.further + 1
         self.further = trace.further  # updates behind those that were traced
-        self.cut_by = {}
+        self.cut_by = {}  # layer -> other layers that compute the zero factor of each product
         self.cut_by_itself = set()  # layers on which the zero factor of a product depends as well
         self.for_good = set()  # pairs of layers that wait for each other, whatever others learn
         self.in_order = sorted(trace.modules.values(), key=lambda module: module.order)
@@ -61,7 +61,7 @@ class Blockages:
             is_used = any(size is not None for size in sizes)
             if is_used and not layer.is_frozen() and wake_update(sizes) is None:
                 self.layers[layer.name] = layer
-        # name of a layer -> name of the module that blocks its gradient, or signal; None: no one
+        # name of a layer -> name of the module that blocks its gradient, or signal; None: none does
         self.gradient_blocked_by = {}
         self.signal_blocked_by = {}
         for name, layer in self.layers.items():
@@ -135,7 +135,6 @@ class Blockages:
                 self.waking_next.append(name)
             else:
                 self.cuts[name] = paths.cuts(weights[name])
-        self.cut_by = {}  # layer -> layers that compute the zero factor of each product
         for name, cuts in self.cuts.items():
             factors = {}
             for cut in cuts:
@@ -330,9 +329,8 @@ def distinct_neurons(
     return count_distinct(weight)
 
 # %% ../../nbs/diagnostics/02_findings.ipynb #08b6c837
-TOO_SLOW = (
-    1e-8  # change of a weight in an update, relative to the weight, below which it is not seen
-)
+# Change of a weight in an update, relative to the weight, below which it is not seen
+TOO_SLOW = 1e-8
 
 
 def largest_changes(
@@ -370,9 +368,8 @@ def why_still(
         return "its gradient is not finite"
     has_squares = "exp_avg_sq" in next(iter(trace.optimizer.state.values()), {})
     if has_squares and gradient**2 > limits.max:
-        kind = type(trace.optimizer).__name__
-        return f"its gradient of {gradient:.0e} is too large for {kind}, which squares it"
-    kind = str(weight.dtype).removeprefix("torch.")
+        name = type(trace.optimizer).__name__
+        return f"its gradient of {gradient:.0e} is too large for {name}, which squares it"
     if size > 1e4:
         return f"its weights of {size:.0e} are too large for updates in {kind}"
     is_rate_small = lr < limits.eps * size if has_squares else lr < 1e-6 < gradient
@@ -437,10 +434,8 @@ class Findings:
         return "none" if is_closed and seen == "none" else "unknown"
 
     def precision(self):
-        "Of the model's numbers."
-        dtypes = [layer.value("weight").dtype for layer in self.trace.layers]
-        floating = [dtype for dtype in dtypes if dtype.is_floating_point]
-        return max((torch.finfo(dtype).eps for dtype in floating), default=1e-7)
+        "The coarsest of the model's numbers, as torch.finfo(dtype).eps."
+        return _precision(self.trace)
 
     def is_constant(self):
         "Whether the output is the same for every input, before the updates and after them."

@@ -690,11 +690,12 @@ def relative_change(
     weight = before.flatten()
     if grad is not None:
         moved = grad.flatten() != 0
-        # Measured in float64, as the squares of large and small weights are not in float32.
         change, weight = change[moved], weight[moved]
     if not change.numel():
         return 0.0
+    # In float64, since the squares of very large and very small numbers do not fit into float32.
     wide = torch.complex128 if change.is_complex() else torch.float64
+    # A weight of zeros counts as one of a small size, so that its first change is not infinite.
     fan_in = before[0].numel() if before.ndim > 1 else 1
     usual = 1e-3 * (change.numel() / max(fan_in, 1)) ** 0.5
     return (change.to(wide).norm() / weight.to(wide).norm().clamp(min=usual)).item()
