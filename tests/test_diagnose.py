@@ -824,7 +824,7 @@ def test_of_two_factors_that_are_zero_the_one_that_holds_the_layer_is_named():
 
 
 def test_a_network_that_learns_by_rounding_does_not_learn_too_slowly_to_see():
-    """Its loss goes from 2.5 to 2.0 in 80 updates in float32, and in float64 as well."""
+    """With 10 classes, the loss of such a network went from 2.50 to 1.95 in 80 updates."""
     layers = []
     for channels in (3, 16):
         layers += [nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ELU()]
