@@ -24,6 +24,7 @@ from zeroinit.diagnostics.causes import (
     fading,
     layer_spreads,
     lost_in,
+    opens,
     why_not_finite,
     why_without_gradient,
     without_effect,
@@ -145,6 +146,14 @@ def _answer_of_loss(findings):
         return "does not learn", _constant_in_words(trace)
     if progress == "bias":
         return None
+    if findings.learns_by_rounding():
+        return _answer_of_parts(findings) or ("learns", _loss_in_words(findings))
+    return _answer_of_change(findings)
+
+
+def _answer_of_change(findings):
+    "An answer and a reason where the loss, or what it owes to the inputs, hardly changes."
+    trace = findings.trace
     change = trace.after.loss - trace.before.loss
     what = "the loss"
     if trace.after.gain is not None:
@@ -358,12 +367,25 @@ def _reason_of_cuts(blockages, name):
     return text
 
 
+_LATER = "it comes after the traced updates"
+
+
+def _when(blockages, names):
+    "The updates at which layers receive their first gradients, if those were not traced."
+    updates = sorted({blockages.late_wakes[name] for name in names})
+    if len(updates) == 1:
+        return f"the first one comes at update {updates[0]}"
+    return f"the first ones come at updates {updates[0]} to {updates[-1]}"
+
+
 def _why_zero(blockages, name):
     "Why a layer has no gradient where no module blocks it."
     module = blockages.modules.get(blockages.layers[name].module_name)
     reason = _reason_of_cuts(blockages, name)
+    if module and blockages.rounds_to_zero(name):  # so that a row of such layers has one reason
+        reason = reason.removesuffix(f" in {module.name} ({type(module.module).__name__})")
     if name in blockages.waking_next and blockages.further:
-        return f"the first one comes only after {blockages.further} more"
+        return _LATER
     if name in blockages.waking_next:
         return "it comes with the next update: give more steps="
     if not blockages.layers[name].value("weight").numel():
@@ -387,6 +409,21 @@ def _module_type(blockages, name):
     return type(blockages.modules[name].module).__name__ if name else None
 
 
+def _reason_without_gradient(findings, name):
+    """Why one layer has no gradient: the types of the modules that block gradient and signal (None:
+    none does), and a reason in words, which is used where neither is known."""
+    blockages = findings.blockages
+    why_zero = _why_zero(blockages, name)
+    if name in findings.trace.stopped_by_hook:
+        return None, None, "a hook on it makes its gradient zero"
+    is_hooked = any("hook" in cut.state for cut in blockages.cuts.get(name, []))
+    if name in blockages.waking_next or is_hooked:
+        return None, None, why_zero
+    gradient_type = _module_type(blockages, blockages.gradient_blocked_by[name])
+    signal_type = _module_type(blockages, blockages.signal_blocked_by[name])
+    return gradient_type, signal_type, why_zero
+
+
 def _waiting(findings):
     "Sentences on the other layers without a gradient, those with the same reason together."
     blockages = findings.blockages
@@ -395,33 +432,35 @@ def _waiting(findings):
         mentioned.update(pair, between)
     for pair, between in _pairs_of_parameters(blockages).items():
         mentioned.update(pair, between)
-    groups = {}  # types of what blocks gradient and signal, and another reason -> layers
+    groups = {}  # reason -> layers
     for name in blockages.layers:
         if name not in mentioned:
-            gradient_type = _module_type(blockages, blockages.gradient_blocked_by[name])
-            signal_type = _module_type(blockages, blockages.signal_blocked_by[name])
-            reason = gradient_type, signal_type, _why_zero(blockages, name)
-            is_hooked = any("hook" in cut.state for cut in blockages.cuts.get(name, []))
-            if name in blockages.waking_next or is_hooked:
-                reason = None, None, _why_zero(blockages, name)
-            if name in findings.trace.stopped_by_hook:
-                reason = None, None, "a hook on it makes its gradient zero"
+            reason = _reason_without_gradient(findings, name)
             groups.setdefault(reason, []).append(name)
 
+    updates = _count(len(findings.trace.losses), "update")
     sentences = []
-    for (gradient_type, signal_type, other_reason), names in groups.items():
-        reasons = []
-        if gradient_type:
-            modules = dict.fromkeys(blockages.gradient_blocked_by[name] for name in names)
-            reasons.append(f"no gradient passes {_join_names(modules, 2)} ({gradient_type})")
-        if signal_type:
-            modules = dict.fromkeys(blockages.signal_blocked_by[name] for name in names)
-            let = "lets" if len(modules) == 1 else "let"
-            reasons.append(f"{_join_names(modules, 2)} ({signal_type}) {let} nothing through")
-        updates = _count(len(findings.trace.losses), "update")
-        why = ", and ".join(reasons) or other_reason
+    for reason, names in groups.items():
+        why = _why_they_wait(blockages, names, *reason)
         sentences.append(f"no gradient in {updates}: {_join_names(names)}: {why}")
     return sentences
+
+
+def _why_they_wait(blockages, names, gradient_type, signal_type, other_reason):
+    "The reason that some layers share, in words, with the names of the modules that block them."
+    reasons = []
+    if gradient_type:
+        modules = dict.fromkeys(blockages.gradient_blocked_by[name] for name in names)
+        is_tiny = all(blockages.rounds_to_zero(name) for name in names)
+        where = ", where it rounds to zero" if is_tiny else ""
+        reasons.append(f"no gradient passes {_join_names(modules, 2)} ({gradient_type}){where}")
+    if signal_type:
+        modules = dict.fromkeys(blockages.signal_blocked_by[name] for name in names)
+        let = "lets" if len(modules) == 1 else "let"
+        reasons.append(f"{_join_names(modules, 2)} ({signal_type}) {let} nothing through")
+    if reasons:
+        return ", and ".join(reasons)
+    return _when(blockages, names) if other_reason == _LATER else other_reason
 
 # %% ../../nbs/diagnostics/03_diagnosis.ipynb #6d8d8faa
 def _by_rounding(rounding):
@@ -451,9 +490,20 @@ def _hardly_moving(findings):
     groups = {}  # reason -> names
     for name in findings.still():
         groups.setdefault(why_still(layers[name], findings.trace), []).append(name)
-    for reason, names in groups.items():
+    for reason, names in _with_tiny_gradients_together(groups, findings.trace).items():
         sentences.append(f"has a gradient, and does not move: {_join_names(names)}: {reason}")
     return sentences
+
+
+def _with_tiny_gradients_together(groups, trace):
+    "Groups of layers that do not move, with one for all whose gradients are too small."
+    tiny = [reason for reason in groups if reason.endswith(" is too small")]
+    if len(tiny) < 2:
+        return groups
+    names = [name for name in trace.gradients if any(name in groups[reason] for reason in tiny)]
+    largest = max(size or 0 for name in names for size in trace.gradients[name])
+    others = {reason: names for reason, names in groups.items() if reason not in tiny}
+    return {f"their gradients, of at most {largest:.0e}, are too small": names, **others}
 
 
 def _signals(findings):
@@ -463,7 +513,9 @@ def _signals(findings):
     is_lost = findings.progress() in ("none", "bias") and _is_constant_at_last(findings)
     is_lost &= not trace.mixes_batch
     if is_lost and not findings.never_waking() and not findings.had_zero_weights():
-        lost = lost_in(trace.modules_after, findings.precision())
+        control = findings.control
+        in_float64 = control.modules_after if control is not None else None
+        lost = lost_in(trace.modules_after, findings.precision(), in_float64)
         if lost:
             sentences.append(lost)
     if findings.had_zero_weights():
@@ -900,6 +952,7 @@ def _add_causes_(findings, model, inputs, loss):
         if unused or blocked:
             paths = GradientPaths(model, inputs, loss)
         if blocked:
+            findings.blockages.check_signals_(partial(opens, model, inputs))
             findings.blockages.find_cuts_(paths)
             weights = {name: layer.parameters["weight"][0] for name, layer in blocked.items()}
             trace.stopped_by_hook = [n for n, w in weights.items() if _is_hooked(w, paths)]

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MAX_ENTRIES', 'MAX_NEURONS', 'TOO_SLOW', 'wake_update', 'Blockages', 'woken_by_rounding', 'removed_biases',
-           'distinct_neurons', 'largest_changes', 'why_still', 'Findings', 'differs_by_rounding', 'analyze']
+           'distinct_neurons', 'largest_changes', 'why_still', 'Findings', 'analyze']
 
 # %% ../../nbs/diagnostics/02_findings.ipynb #15c55002
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -46,9 +47,11 @@ class Blockages:
         self.modules = trace.modules
         self.graph = trace.graph
         self.cuts = {}  # layer -> list of Cut, see `find_cuts_`
-        self.waking_next = []  # layers that receive a gradient after the last update
-        self.further = trace.further  # updates behind those in which no gradient came
-        self.cut_by = {}
+        self.waking_next = []  # layers that receive a gradient after the traced updates
+        self.late_wakes = dict(trace.late_wakes)  # those that did in further updates -> which
+        self.next_update = len(trace.losses) + trace.further + 1
+        self.further = trace.further  # updates behind those that were traced
+        self.cut_by = {}  # layer -> other layers that compute the zero factor of each product
         self.cut_by_itself = set()  # layers on which the zero factor of a product depends as well
         self.for_good = set()  # pairs of layers that wait for each other, whatever others learn
         self.in_order = sorted(trace.modules.values(), key=lambda module: module.order)
@@ -58,7 +61,7 @@ class Blockages:
             is_used = any(size is not None for size in sizes)
             if is_used and not layer.is_frozen() and wake_update(sizes) is None:
                 self.layers[layer.name] = layer
-        # name of a layer -> name of the module that blocks its gradient, or signal; None: no one
+        # name of a layer -> name of the module that blocks its gradient, or signal; None: none does
         self.gradient_blocked_by = {}
         self.signal_blocked_by = {}
         for name, layer in self.layers.items():
@@ -83,13 +86,43 @@ class Blockages:
 
     def _signal_blocker(self, layer):
         "The last module upstream that receives a signal and passes none on."
+        blockers = self._signal_blockers(layer)
+        return blockers[0] if blockers else None
+
+    def _signal_blockers(self, layer):
+        "All modules upstream that receive a signal and pass none on, the last one first."
         module = self.modules.get(layer.module_name)
         if module is None or module.input_size:
-            return None
-        for other in reversed(self.in_order):
-            if other.blocks_signal() and self._feeds(other, module):
-                return other.name
-        return None
+            return []
+        blocking = [other for other in reversed(self.in_order) if other.blocks_signal()]
+        return [other.name for other in blocking if self._feeds(other, module)]
+
+    def check_signals_(
+        self,
+        opens: Callable,  # of weights and a module's name, see `causes.opens`
+    ):
+        "Where several modules block a signal, choose the last one that would let it through alone."
+        for name, layer in self.layers.items():
+            blockers = self._signal_blockers(layer)
+            if len(blockers) < 2:
+                continue
+            for blocker in blockers:
+                weights = self._zero_weights_between(blocker, layer.module_name)
+                if not self.has_zero_weight(blocker) or opens(weights, layer.module_name):
+                    self.signal_blocked_by[name] = blocker
+                    break
+
+    def _zero_weights_between(self, first, last):
+        "The weights of layers that are zero, from one module to the one before another."
+        ends = self.modules[first], self.modules[last]
+        weights = []
+        for name, layer in self.layers.items():
+            module = self.modules.get(layer.module_name)
+            if module is None or not self.has_zero_weight(name):
+                continue
+            if name == first or (self._feeds(ends[0], module) and self._feeds(module, ends[1])):
+                weights.append(layer.value("weight"))
+        return weights
 
     def find_cuts_(self, paths: GradientPaths):
         "Note the operations that cut gradients, and pairs of parameters that hold each other."
@@ -97,10 +130,11 @@ class Blockages:
         for name, layer in self.layers.items():
             grad = layer.gradient("weight")  # of the backward pass of `paths`
             if grad is not None and grad.any():
+                self.late_wakes.setdefault(name, self.next_update)
+            if name in self.late_wakes:
                 self.waking_next.append(name)
             else:
                 self.cuts[name] = paths.cuts(weights[name])
-        self.cut_by = {}  # layer -> layers that compute the zero factor of each product
         for name, cuts in self.cuts.items():
             factors = {}
             for cut in cuts:
@@ -122,7 +156,7 @@ class Blockages:
         for downstream, factors in self.cut_by.items():
             if not self.has_zero_weight(downstream):
                 continue
-            mutual = [name for name in factors if downstream in self.cut_by[name]]
+            mutual = [name for name in factors if downstream in self.cut_by.get(name, [])]
             upstream = [name for name in mutual if order[name] < order[downstream]]
             zero = [name for name in upstream if self.has_zero_weight(name)]
             matrices = [name for name in zero if self.layers[name].value("weight").ndim > 1]
@@ -138,7 +172,8 @@ class Blockages:
                 found[pair] = [name for name in between if name not in self.waking_next]
         return found
 
-    def _rounds_to_zero(self, name):
+    def rounds_to_zero(self, name):
+        "Whether the gradient of a layer is below the smallest number of its precision."
         return any(cut.state == "tiny" for cut in self.cuts.get(name, []))
 
     def has_zero_weight(self, name):
@@ -148,7 +183,7 @@ class Blockages:
         "Pairs of layers that block each other: (upstream, downstream) -> layers in between."
         found = {}
         for upstream, downstream in self.gradient_blocked_by.items():
-            is_tiny = self._rounds_to_zero(upstream) or self._rounds_to_zero(downstream)
+            is_tiny = self.rounds_to_zero(upstream) or self.rounds_to_zero(downstream)
             is_layer = downstream in self.layers
             if is_layer and not is_tiny and self.signal_blocked_by[downstream] == upstream:
                 found[upstream, downstream] = []
@@ -294,9 +329,8 @@ def distinct_neurons(
     return count_distinct(weight)
 
 # %% ../../nbs/diagnostics/02_findings.ipynb #08b6c837
-TOO_SLOW = (
-    1e-8  # change of a weight in an update, relative to the weight, below which it is not seen
-)
+# Change of a weight in an update, relative to the weight, below which it is not seen
+TOO_SLOW = 1e-8
 
 
 def largest_changes(
@@ -334,9 +368,8 @@ def why_still(
         return "its gradient is not finite"
     has_squares = "exp_avg_sq" in next(iter(trace.optimizer.state.values()), {})
     if has_squares and gradient**2 > limits.max:
-        kind = type(trace.optimizer).__name__
-        return f"its gradient of {gradient:.0e} is too large for {kind}, which squares it"
-    kind = str(weight.dtype).removeprefix("torch.")
+        name = type(trace.optimizer).__name__
+        return f"its gradient of {gradient:.0e} is too large for {name}, which squares it"
     if size > 1e4:
         return f"its weights of {size:.0e} are too large for updates in {kind}"
     is_rate_small = lr < limits.eps * size if has_squares else lr < 1e-6 < gradient
@@ -363,7 +396,6 @@ class Findings:
     why_unused: dict = field(default_factory=dict)  # layer -> reason, see `why_without_gradient`
     control: Trace = None  # in float64; None: there is none
     not_finite: str = ""  # see `why_not_finite`
-    output_is_rounding: bool = False  # see `differs_by_rounding`
     zeroed: dict = field(default_factory=dict)  # layer -> function, see `zeroed_weights`
     causes_error: str = None  # why no causes could be looked for
     without_effect: list = field(default_factory=list)  # layers, see `causes.without_effect`
@@ -402,18 +434,14 @@ class Findings:
         return "none" if is_closed and seen == "none" else "unknown"
 
     def precision(self):
-        "Of the model's numbers."
-        dtypes = [layer.value("weight").dtype for layer in self.trace.layers]
-        floating = [dtype for dtype in dtypes if dtype.is_floating_point]
-        return max((torch.finfo(dtype).eps for dtype in floating), default=1e-7)
+        "The coarsest of the model's numbers, as torch.finfo(dtype).eps."
+        return _precision(self.trace)
 
     def is_constant(self):
         "Whether the output is the same for every input, before the updates and after them."
         trace = self.trace
         if trace.after is None or not self.inputs_differ():
             return False
-        if self.output_is_rounding:
-            return True
         precision = self.precision()
         return trace.before.is_constant(precision) and trace.after.is_constant(precision)
 
@@ -424,6 +452,13 @@ class Findings:
             return False
         exact = 1e-14
         return control.before.is_constant(exact) and control.after.is_constant(exact)
+
+    def learns_by_rounding(self):
+        "Whether the loss falls by what rounding makes of outputs that are constant in float64."
+        trace = self.trace
+        return (
+            self.is_constant_but_for_rounding() and progress(trace.before, trace.after) == "learns"
+        )
 
     def inputs_differ(self):
         "Whether the inputs in the batch differ."
@@ -460,19 +495,6 @@ class Findings:
             if self.wakes[layer.name] and self.distinct.get(layer.name) == 1 and not is_single:
                 found.append(layer.name)
         return found
-
-
-def differs_by_rounding(
-    trace: Trace,  # in the model's own precision
-    control: Trace = None,  # in float64
-) -> bool:
-    "Whether outputs differ between inputs by rounding alone, before the updates and after them."
-    if control is None or trace.after is None or control.after is None:
-        return False
-    pairs = (trace.before, control.before), (trace.after, control.after)
-    if any(one.spread is None or other.spread is None for one, other in pairs):
-        return False
-    return all(other.spread < ROUNDING_RATIO * one.spread for one, other in pairs)
 
 
 def analyze(

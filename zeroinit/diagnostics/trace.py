@@ -304,6 +304,8 @@ def _spread(t):
     if t.ndim < 1 or len(t) < 2 or t.is_sparse or t.is_complex():
         return None
     t = t.detach()
+    if bool((t == t[:1]).all()):
+        return 0.0  # and not the rounding of the mean
     numbers = t if t.dtype in (torch.float32, torch.float64) else t.float()
     return _largest_entry(numbers - numbers.mean(0))
 
@@ -506,6 +508,7 @@ class Trace:
     modules_before: dict = None  # as `modules`, of the first update
     modules_after: dict = None  # after the last update, forward only
     further: int = 0  # updates after those in `losses`, see `train_and_trace`
+    late_wakes: dict = field(default_factory=dict)  # layer that wakes in these -> its update
     optimizer: object = None  # torch.optim.Optimizer
     unregistered: list = field(default_factory=list)  # paths of tensors outside of parameters()
     made_anew: list = field(default_factory=list)  # parameters that each forward pass makes
@@ -687,11 +690,12 @@ def relative_change(
     weight = before.flatten()
     if grad is not None:
         moved = grad.flatten() != 0
-        # Measured in float64, as the squares of large and small weights are not in float32.
         change, weight = change[moved], weight[moved]
     if not change.numel():
         return 0.0
+    # In float64, since the squares of very large and very small numbers do not fit into float32.
     wide = torch.complex128 if change.is_complex() else torch.float64
+    # A weight of zeros counts as one of a small size, so that its first change is not infinite.
     fan_in = before[0].numel() if before.ndim > 1 else 1
     usual = 1e-3 * (change.numel() / max(fan_in, 1)) ** 0.5
     return (change.to(wide).norm() / weight.to(wide).norm().clamp(min=usual)).item()
@@ -887,9 +891,9 @@ def _step_and_measure(trace, optimizer, closure):
         weight = before[layer.name]
         value = layer.value("weight").detach()
         change = value - weight
-        norm = weight.norm().clamp(min=1e-30)
         if is_traced:
-            trace.last_update[layer.name] = (change.norm() / norm).item()
+            share = (change.norm() / weight.norm()).item()  # inf of a weight that was zero
+            trace.last_update[layer.name] = share if change.any() else 0.0
         grad = layer.gradient("weight")
         if grad is not None and is_traced and len(trace.losses) == 1:
             trace.expected_change += (grad.conj() * change).real.double().sum().item()
@@ -1108,6 +1112,15 @@ class _Training:
         changes = [_largest_entry(b - a) for a, b in zip(outs, others, strict=True)]
         return max(changes) > share * size
 
+    def note_late_wakes(self):
+        "Note the layers that receive their first gradient after the traced updates."
+        trace = self.trace
+        for layer in trace.layers:
+            is_awake = any(trace.gradients[layer.name]) or layer.name in trace.late_wakes
+            grad = None if is_awake else layer.gradient("weight")
+            if grad is not None and grad.any():
+                trace.late_wakes[layer.name] = len(trace.losses) + trace.further
+
     def train_on(self, updates):
         "Make updates that are not traced, until the loss falls; every 10 updates see whether."
         products = sum(module.products for module in self.trace.modules_after.values())
@@ -1116,6 +1129,7 @@ class _Training:
         while self.trace.further < updates:
             value = self.closure()
             self.trace.further += 1
+            self.note_late_wakes()
             if not torch.isfinite(value):
                 self.trace.after = Snapshot(value.item())
                 break
