@@ -166,7 +166,7 @@ def test_picking_changes_every_view(built, opened):
 
 @needs_chromium
 def test_the_schemes_are_sorted_by_any_column(built, opened):
-    page = opened(built)
+    page = opened(built, width=1280)
     turn_to(page, "league")
     assert page.locator("#league").is_visible()
     assert not page.locator("#runs").is_visible()
@@ -174,6 +174,14 @@ def test_the_schemes_are_sorted_by_any_column(built, opened):
     def column(number):
         cells = page.locator(f"table.league tbody td:nth-child({number})")
         return cells.evaluate_all("cells => cells.map(cell => cell.dataset.sort)")
+
+    width = "e => [e.scrollWidth, e.clientWidth]"
+    table_width, box_width = page.locator("#league .scrolls").evaluate(width)
+    assert table_width <= box_width
+    current = page.locator("nav button[aria-current=true]")
+    assert current.all_inner_texts() == ["Schemes"]
+    reverse = page.locator(".sort-bar button")
+    assert reverse.is_disabled()
 
     accuracy = 5
     button = page.locator(f"table.league th:nth-child({accuracy}) button")
@@ -188,6 +196,8 @@ def test_the_schemes_are_sorted_by_any_column(built, opened):
     page.locator(".sort-bar select").select_option("0")
     schemes = column(1)
     assert schemes == sorted(schemes)
+    reverse.click()
+    assert column(1) == sorted(schemes, reverse=True)
 
 
 @needs_chromium
@@ -368,6 +378,8 @@ def test_a_cell_of_the_map_leads_to_its_runs(built, opened):
     assert cell["effect"] in button.inner_text()
     button.click()
     wait_until(lambda: count_lines(page, "behind"), 2)
+    assert page.locator(".map button[aria-current=true]").count() == 1
+    assert button.get_attribute("aria-current") == "true"
     assert cell["word"] in panel.locator("h2").inner_text()
     assert cell["detail"] in panel.inner_text()
     assert f"“{cell['word']}”: " in panel.inner_text()

@@ -280,10 +280,11 @@ def cells_of_claim(
     for check in (*claim.checks, *claim.added):
         cell = measure_cell(claim, check, evidence, protocol, timed)
         smaller = reduced.pop(check.name, None)
-        if smaller and (cell is None or cell.word == "not run"):
+        if cell is None:
+            continue
+        if smaller and cell.word == "not run":
             cell = _short_cell(cell, check, smaller, evidence, timed)
-        if cell:
-            cells.append(cell)
+        cells.append(cell)
     for check in reduced.values():  # settings that no check at full length has
         cell = measure_cell(claim, check, evidence, protocol, timed)
         if cell and cell.word != "not run":
@@ -294,8 +295,6 @@ def cells_of_claim(
 
 def _short_cell(cell, check, smaller, evidence, timed):
     "The cell of a smaller run, if there is one, in the place of a cell without runs."
-    if cell is None:
-        return None
     # the smaller run answers for the check, with what is said of the check
     smaller = replace(check, ours=smaller.ours, against=smaller.against)
     short = measure_cell(cell.claim, smaller, evidence, cell.protocol, timed)
@@ -628,9 +627,9 @@ def _found_in(measured):
     if measured.empty:
         return ""
     parts = dict(list(measured.groupby("part", sort=False)))
-    # what parts are compared with may tell them apart; otherwise their names do
-    in_each = measured.groupby("part")["than"].nunique().sum()
-    is_named = measured["than"].nunique() < in_each
+    # parts are called by their names if two of them are compared with the same
+    n_pairs = len(measured[["part", "than"]].drop_duplicates())
+    is_named = measured["than"].nunique() < n_pairs
     ranges = []
     for part, rows in parts.items():
         if (rows["than"] == "").all():

@@ -36,7 +36,8 @@ def start_kind(
         return "partly zero"
     if scheme in _FIRST_AND_LAST and model == "fnn":  # which has no other layers
         return "alike"
-    # random biases leave layers without bias alone
+    # a scheme of random biases changes no layer without a bias: in other networks than those of
+    # EQUAL_WEIGHTS, a part of the weights stays random
     if scheme in ("mup_readout", *_FIRST_AND_LAST) or scheme in EQUAL_WEIGHTS:
         return "partly zero"
     return "identity" if scheme in ("idinit", "zero_hadamard") else "random"

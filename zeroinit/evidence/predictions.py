@@ -27,7 +27,7 @@ def prediction_cells(
     return cells[cells["protocol"] == "clean"]
 
 # %% ../../nbs/evidence/05_predictions.ipynb #8a527396
-_ORDER = ("holds", "exact", "fails", "open", "partial", "not run")
+_COUNT_ORDER = ("holds", "exact", "fails", "open", "partial", "not run")  # of a sentence
 
 
 def count_parts(
@@ -40,7 +40,7 @@ def count_parts(
 
     def count(rows):
         counts = rows["word"].value_counts()
-        return ", ".join(f"{word} in {counts[word]}" for word in _ORDER if word in counts)
+        return ", ".join(f"{word} in {counts[word]}" for word in _COUNT_ORDER if word in counts)
 
     text = count(run)
     if run["word"].nunique() > 1 and cells["part"].nunique() > 1:
@@ -52,7 +52,7 @@ def count_parts(
     return text if len(run) == len(cells) else f"{text} ({len(cells)} planned)"
 
 # %% ../../nbs/evidence/05_predictions.ipynb #9564ba91
-_WORDS = ("fails", "holds", "exact", "open", "partial")  # in the order of a table
+_ROW_ORDER = ("fails", "holds", "exact", "open", "partial")  # of a table: failures first
 
 
 def cells_as_table(
@@ -69,7 +69,7 @@ def cells_as_table(
     measured = cells[cells["estimate"].notna()]
     if measured.empty:
         return text
-    measured = measured.sort_values("word", key=lambda w: w.map(_WORDS.index), kind="stable")
+    measured = measured.sort_values("word", key=lambda w: w.map(_ROW_ORDER.index), kind="stable")
     table = measured[["setting", "variant", "n"]].rename(columns=dict(variant="comparison"))
     numbers = measured[["estimate", "low", "high"]].itertuples(index=False)
     formatted = [format_interval(*row) for row in numbers]

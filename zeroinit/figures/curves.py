@@ -347,7 +347,8 @@ def accuracy_and_rank(
 ):  # matplotlib figure
     """Draw test accuracy after each epoch, and beside it the effective rank of one layer's weight.
 
-    Raise `NothingToDraw` without records.
+    The linear model has an accuracy, but its rank is not drawn. Raise `NothingToDraw` without
+    records.
     """
     frame = to_frame(records)
     keys = run_keys(frame) if len(frame) else []
@@ -357,7 +358,7 @@ def accuracy_and_rank(
             "`zeroinit run` makes records, `zeroinit list` names the suites"
         )
     ranks = rank_frame(records)
-    ranks = ranks[ranks["depth"] == layer]
+    ranks = ranks[(ranks["depth"] == layer) & (ranks["model"] != "logistic")]
     colors = scheme_colors(schemes)
     fig, (left, right) = panels(2)
     for scheme in schemes:
@@ -365,11 +366,13 @@ def accuracy_and_rank(
         if not len(runs):
             continue
         _draw_curve(left, runs, scheme, scheme_title(scheme), colors[scheme])
-        if scheme != "logistic":
-            _draw_rank(right, ranks, scheme, colors[scheme])
+        of_scheme = ranks[ranks["scheme"] == scheme]
+        if scheme != "logistic" and len(of_scheme):
+            _draw_rank(right, of_scheme, colors[scheme])
     left.set(xlabel="epoch", ylabel="test accuracy")
     left.legend(fontsize=8)
-    label = f"effective rank of {ranks['layer'].iloc[-1]}'s weight"
+    layer_name = f"layer {layer}" if ranks.empty else ranks["layer"].iloc[-1]
+    label = f"effective rank of {layer_name}'s weight"
     right.set(xlabel="epoch (0: the start)", ylabel=textwrap.fill(label, 32), ylim=(0, None))
     fig.suptitle("\n".join(textwrap.wrap(title, 100)), fontsize=13)
     remark = "left: mean and 95 % t interval over seeds; right: mean and range"
@@ -377,10 +380,9 @@ def accuracy_and_rank(
     return fig
 
 
-def _draw_rank(ax, ranks, scheme, color):
-    "Draw mean and range of a scheme's effective rank, epoch by epoch."
-    of_scheme = ranks[(ranks["scheme"] == scheme) & (ranks["model"] != "logistic")]
-    by_epoch = of_scheme.groupby("epoch")["rank"].agg(["mean", "min", "max"])
+def _draw_rank(ax, ranks, color):
+    "Draw mean and range over seeds of one scheme's effective rank, epoch by epoch."
+    by_epoch = ranks.groupby("epoch")["rank"].agg(["mean", "min", "max"])
     ax.plot(by_epoch.index, by_epoch["mean"], color=color, lw=2)
     ax.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=color, alpha=0.25, lw=0)
 

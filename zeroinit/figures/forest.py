@@ -63,13 +63,13 @@ def _draw_cell(ax, y, cell):
 _TICKS = {
     -80: "−80",
     -20: "−20",
-    -5: "−5",
+    -6: "−6",
     -2: "−2",
     -1: "−1",
     0: "0",
     1: "+1",
     2: "+2",
-    5: "+5",
+    6: "+6",
     20: "+20",
     80: "+80",
 }
@@ -104,7 +104,7 @@ def _set_axes(ax, rows):
         star = "*" if cell.starred else ""
         ax.annotate(f"{cell.word}{star}, n = {cell.n}", (1.005, y), **at_right)
     ax.set_xscale("symlog", linthresh=2, linscale=1.2)
-    ax.set_xticks(list(_TICKS), list(_TICKS.values()), fontsize=8)
+    ax.set_xticks(list(_TICKS), list(_TICKS.values()), fontsize=7)
     ax.set(xlim=(-120, 120), ylim=(len(rows) - 0.5, -0.5))
     ax.set_xlabel("difference in points of test accuracy", fontsize=9)
     ax.grid(False, axis="y")

@@ -44,7 +44,7 @@ def gradient_frame(
     rows = []
     for record in records:
         scheme = record_scheme(record)
-        layers = record["probes"]["gradients"]["weights"]
+        layers = record["probes"].get("gradients", {}).get("weights", {})
         for depth, (layer, updates) in enumerate(layers.items()):
             for update, values in enumerate(updates, 1):
                 row = dict(scheme=scheme, depth=depth, layer=layer, update=update)
@@ -164,11 +164,13 @@ def gradient_boxes(
     """
     selection = _select_gradients(records, schemes)
     gradients = selection.gradients
-    # the axis is linear up to the smallest whisker
     whiskers = gradients[["q05", "q95"]].abs().max(axis=1)
     whiskers = whiskers[(gradients["update"] <= updates) & (whiskers > 0)]
-    linear_up_to = 10 ** np.floor(np.log10(whiskers.min()))
-    limit = 2 * whiskers.max()
+    if whiskers.empty:  # every gradient is exactly zero: any axis does
+        linear_up_to, limit = 1.0, 2.0
+    else:  # the axis is linear up to the smallest whisker
+        linear_up_to = 10 ** np.floor(np.log10(whiskers.min()))
+        limit = 2 * whiskers.max()
 
     fig, axes = panels(len(selection.schemes), 5.2, 4.2)
     for ax, scheme in zip(axes, selection.schemes, strict=True):
@@ -205,7 +207,9 @@ def wave(
     gradients = gradients[gradients["update"] <= updates]
     gradients = gradients.assign(largest=gradients[["min", "max"]].abs().max(axis=1))
     positive = gradients["largest"][gradients["largest"] > 0]
-    limits = (positive.min(), positive.max())
+    limits = (1.0, 10.0)  # if every gradient is exactly zero, no cell has a colour
+    if len(positive):
+        limits = (positive.min(), positive.max())
 
     fig, axes = panels(len(selection.schemes), 5.2, 3.4)
     for ax, scheme in zip(axes, selection.schemes, strict=True):

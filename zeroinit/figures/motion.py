@@ -7,6 +7,7 @@ __all__ = ['neuron_points', 'neuron_places', 'NetworkMotion', 'motion', 'save_mo
 
 # %% ../../nbs/figures/06_motion.ipynb #0f71c8cb
 import base64
+import html
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -179,9 +180,8 @@ def _encode_video(gif, ending):
 # %% ../../nbs/figures/06_motion.ipynb #5b0e7c25
 def _gif_html(gif, words):
     "A GIF as HTML, and how to get a video."
-    image = (
-        f'<img style="max-width: 100%" alt="{words}" src="data:image/gif;base64,{_base64(gif)}">'
-    )
+    source = f"data:image/gif;base64,{_base64(gif)}"
+    image = f'<img style="max-width: 100%" alt="{html.escape(words)}" src="{source}">'
     return (
         f'{image}<p>As a GIF: <code>pip install "zeroinit[video]"</code> '
         "makes it a video, to stop and step through.</p>"
@@ -198,6 +198,7 @@ def video(
     """
     if find_spec("imageio_ffmpeg") is None:
         return _gif_html(gif, words)
+    words = html.escape(words)
     sources = "".join(
         f'<source type="video/{ending}" '
         f'src="data:video/{ending};base64,{_encode_video(gif, ending)}">'

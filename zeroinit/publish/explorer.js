@@ -21,6 +21,14 @@ function makeElement(tag, properties = {}, ...children) {
   return element;
 }
 
+// Mark which of some buttons is the current one; to a screen reader, an empty value is false.
+function markCurrent(selector, isCurrent) {
+  for (const button of document.querySelectorAll(selector)) {
+    if (isCurrent(button)) button.setAttribute("aria-current", "true");
+    else button.removeAttribute("aria-current");
+  }
+}
+
 const COLORS_ON_DARK = {
   "#000000": "#f0f0f0",
   "#0173b2": "#3f9fd8",
@@ -219,9 +227,7 @@ async function showCell(index) {
   const cell = data.cells[index];
   const found = findSeries(cell.experiments);
   const figure = byId("cell");
-  for (const button of document.querySelectorAll(".map button")) {
-    button.toggleAttribute("aria-current", button.dataset.cell === index);
-  }
+  markCurrent(".map button", (button) => button.dataset.cell === index);
   figure.hidden = false;
   figure.querySelector("h2").textContent = cell.title;
 
@@ -291,9 +297,7 @@ async function showClaim(chosen) {
 const PAGES = ["evidence", "runs", "league"];
 
 function showPage(name) {
-  for (const button of document.querySelectorAll("nav button")) {
-    button.toggleAttribute("aria-current", button.name === name);
-  }
+  markCurrent("nav button", (button) => button.name === name);
   for (const page of PAGES) byId(page).hidden = page !== name;
   resizeCharts();
 }

@@ -184,10 +184,15 @@ def _series_color(key):
 
 def _series_colors(keys):
     "Return a colour for each scheme of the page, no two the same."
-    of_figures = [key for key in keys if key not in EXTRA_SCHEMES]
-    of_figures = [key for key in of_figures if key in SCHEME_LABELS or not _bias_scale(key)]
     colors = {key: _series_color(key) for key in keys}
-    return colors | scheme_colors(sorted(of_figures))
+    # extra schemes and scales of the biases have colours of their own; of the others, two can have
+    # the same, which `scheme_colors` tells apart
+    others = []
+    for key in keys:
+        has_place_on_scale = key not in SCHEME_LABELS and _bias_scale(key)
+        if key not in EXTRA_SCHEMES and not has_place_on_scale:
+            others.append(key)
+    return colors | scheme_colors(sorted(others))
 
 
 def _scheme_words(key):

@@ -8,6 +8,7 @@ __all__ = ['SORT_SCRIPT', 'SORT_STYLE', 'league_html', 'league_introduction']
 # %% ../../nbs/publish/01_league_table.ipynb #b234bd19
 import html
 import math
+import re
 
 from ..evidence.claims import DATASET_TITLES
 from ..evidence.league import KINDS
@@ -82,7 +83,9 @@ def _cell(name, text, value):
         value = "" if math.isnan(value) else f"{value:.6g}"
     sort_by = html.escape(str(value))
     column = "" if name == _NAMES[0] else f' data-of="{html.escape(name)}"'
-    return f'<td{column} data-sort="{sort_by}">{html.escape(text)}</td>'
+    # a layer's long name may break at its dots
+    content = re.sub(r"\.(?=[a-z])", ".<wbr>", html.escape(text))
+    return f'<td{column} data-sort="{sort_by}">{content}</td>'
 
 # %% ../../nbs/publish/01_league_table.ipynb #3ab7a44b
 def league_html(
@@ -138,55 +141,74 @@ def league_introduction() -> str:  # HTML
 
 # %% ../../nbs/publish/01_league_table.ipynb #c2d8fef3
 SORT_SCRIPT = """
-for (const table of document.querySelectorAll("table.sortable")) {
-  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0]
-  const names = heads.map(head => head.textContent)
-  const value = (row, column) => row.cells[column].dataset.sort
-  let sorted = -1, down = true
+// A reader sorts a table by a click on the name of a column, or by the list above the table.
+for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
+
+function makeSortable(table) {
+  const heads = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  let sortedColumn = -1; // as the table is listed
+  let isDescending = true;
+
+  // What a row is sorted by; nothing if its value is missing.
+  const valueOf = (row, column) => row.cells[column].dataset.sort;
+  const toNumber = (text) => (text === "inf" ? Infinity : Number(text));
+  const isOfText = (column) => [...body.rows].some((row) => isNaN(toNumber(valueOf(row, column))));
+
+  // Numbers by size, texts by the alphabet; what is missing comes last in both directions.
   function compare(a, b) {
-    if (a === "" || b === "") return (a === "") - (b === "")
-    const [x, y] = [number(a), number(b)]
-    const order = isNaN(x) || isNaN(y) ? a.localeCompare(b) : x < y ? -1 : x > y ? 1 : 0
-    return down ? -order : order
+    if (a === "" || b === "") return (a === "") - (b === "");
+    const [x, y] = [toNumber(a), toNumber(b)];
+    let order = 0;
+    if (isNaN(x) || isNaN(y)) order = a.localeCompare(b);
+    else if (x < y) order = -1;
+    else if (x > y) order = 1;
+    return isDescending ? -order : order;
   }
-  function sortBy(column, isDown) {
-    sorted = column
-    down = isDown
-    const rows = [...body.rows]
-    rows.sort((a, b) => compare(value(a, column), value(b, column)))
-    body.append(...rows)
-    heads.forEach((head, i) => {
-      if (i === column) head.ariaSort = down ? "descending" : "ascending"
-      else head.removeAttribute("aria-sort")
-    })
-    list.value = column
+
+  function sortBy(column, descending) {
+    sortedColumn = column;
+    isDescending = descending;
+    const rows = [...body.rows];
+    rows.sort((a, b) => compare(valueOf(a, column), valueOf(b, column)));
+    body.append(...rows);
+    for (const head of heads) head.removeAttribute("aria-sort");
+    heads[column].setAttribute("aria-sort", isDescending ? "descending" : "ascending");
+    list.value = column;
+    reverse.disabled = false;
   }
-  const list = document.createElement("select")
-  const options = names.map((name, i) => new Option(name, i))
-  list.append(new Option("the order of the table", -1), ...options)
-  list.options[0].hidden = true
-  const label = document.createElement("label")
-  label.className = "sort-by"
-  label.append("sort by ", list)
-  const turn = document.createElement("button")
-  turn.type = "button"
-  turn.textContent = "reverse"
-  turn.onclick = () => sorted >= 0 && sortBy(sorted, !down)
-  const bar = document.createElement("p")
-  bar.className = "sort-bar"
-  bar.append(label, " ", turn)
-  const box = table.closest(".scrolls") ?? table
-  box.before(bar)
-  const number = text => text === "inf" ? Infinity : Number(text)
-  const isText = column => [...body.rows].some(row => isNaN(number(value(row, column))))
-  list.onchange = () => sortBy(+list.value, !isText(+list.value))
+
+  // Texts begin with the first of the alphabet, numbers with the largest.
+  const sortFirstTime = (column) => sortBy(column, !isOfText(column));
+  const reverseOrder = () => sortBy(sortedColumn, !isDescending);
+
+  // above the table: a list of the columns, and a button that reverses the order
+  const list = document.createElement("select");
+  list.append(new Option("as listed", -1));
+  list.options[0].hidden = true;
+  heads.forEach((head, column) => list.append(new Option(head.textContent, column)));
+  list.onchange = () => sortFirstTime(Number(list.value));
+  const label = document.createElement("label");
+  label.className = "sort-by";
+  label.append("sort by ", list);
+  const reverse = document.createElement("button");
+  reverse.type = "button";
+  reverse.textContent = "reverse";
+  reverse.disabled = true; // until the table is sorted
+  reverse.onclick = reverseOrder;
+  const bar = document.createElement("p");
+  bar.className = "sort-bar";
+  bar.append(label, " ", reverse);
+  (table.closest(".scrolls") ?? table).before(bar);
+
+  // in the table: each name of a column becomes a button
   heads.forEach((head, column) => {
-    const button = document.createElement("button")
-    button.type = "button"
-    button.append(...head.childNodes)
-    head.append(button)
-    button.onclick = () => sortBy(column, sorted === column ? !down : !isText(column))
-  })
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.onclick = () => (column === sortedColumn ? reverseOrder() : sortFirstTime(column));
+  });
 }
 """
 SORT_STYLE = """
@@ -197,4 +219,5 @@ SORT_STYLE = """
 .sort-bar { display: flex; flex-wrap: wrap; gap: .4rem; align-items: center; margin: .4rem 0; }
 .sort-bar label, .sort-bar select { display: inline-block; width: auto; flex: none; }
 .sort-bar select { max-width: 11rem; }
+.sort-bar button:disabled { opacity: .5; cursor: default; }
 """

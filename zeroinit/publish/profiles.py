@@ -568,11 +568,11 @@ def _message(error):
     return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
-def _trial_row(network, change, device, baseline_ms, **sizes):
-    "Try a change on a network; return the row of the table. `sizes` are those of `time_step`."
+def _trial_row(network, change, device, baseline_ms, **lengths):
+    "Try a change on a network; return the row of the table. `lengths` are those of `trials`."
     row = dict(network=network.model, change=change.name, ms=None, ratio=None, first_s=None)
     try:
-        row |= time_step(network, device, change, **sizes)
+        row |= time_step(network, device, change, **lengths)
         row["ratio"] = row["ms"] / baseline_ms
     except Exception as error:  # of a library, of any type
         row["failed"] = _message(error)
@@ -585,12 +585,12 @@ def trials(
     evaluation_batches: Sequence[int] = EVALUATION_BATCHES,
     changes: Sequence[StepChange] = CHANGES,
     images: int = 10_000,  # that are evaluated
-    **sizes,  # `steps` and `epochs` of `time_step`
+    **lengths,  # `steps` and `epochs` of `time_step`
 ) -> Iterator:  # of dicts; a row as soon as it is measured
     "Try each change on each network, and larger batches to evaluate on."
     baseline_ms = {}  # network -> ms
     for network in networks:
-        row = time_step(network, device, **sizes)
+        row = time_step(network, device, **lengths)
         baseline_ms[network.model] = row["ms"]
         yield dict(network=network.model, change=BASELINE.name, ratio=1.0) | row
 
@@ -600,7 +600,7 @@ def trials(
                 continue
             for network in networks:
                 if network.model in change.networks:
-                    yield _trial_row(network, change, device, baseline_ms[network.model], **sizes)
+                    yield _trial_row(network, change, device, baseline_ms[network.model], **lengths)
 
     yield from try_changes(needs_compiler=False)
     for network in networks:

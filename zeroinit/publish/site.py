@@ -799,9 +799,15 @@ def _write_first_page(top, out, repository, results_root):
     (out / "index.md").write_text(f"{title}\n\n{links}\n{rest}\n\n{table_of_contents(out)}\n")
 
 
+_LINK_TO_EXPLORER = (
+    "<a href='../explorer.html'>The page that appears</a>, from the records of this site."
+)
+
+
 def _write_notebooks(top, out, repository):
     "Write every notebook but the index, for reading, into the same folder below `out`."
     import nbformat
+    from nbformat.v4 import new_markdown_cell
 
     for path in sorted((top / "nbs").rglob("*.ipynb")):
         name = path.relative_to(top)
@@ -811,6 +817,8 @@ def _write_notebooks(top, out, repository):
         is_story_or_figure = path.stem.startswith(("story", "fig"))
         nb = nbformat.read(path, as_version=4)
         prepare_notebook(nb, fold=is_story_or_figure, tests=not is_library)
+        if name == Path("nbs/explore.ipynb"):  # comes without its output, which is large
+            nb.cells.append(new_markdown_cell(_LINK_TO_EXPLORER))
         for cell in nb.cells:
             if cell.cell_type == "markdown":
                 cell.source = adapt_links(cell.source, name.parent.as_posix(), repository)
