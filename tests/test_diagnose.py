@@ -850,3 +850,20 @@ def test_gradients_that_are_too_small_have_one_sentence():
     said = diagnose(less_deep, batch=(x[:, :6], x[:, 6:12])).verdict
     still = [sentence for sentence in said if "does not move" in sentence]
     assert len(still) == 1 and ": their gradients, of at most" in still[0]
+
+
+def test_dropout_that_drops_all_units_by_chance_does_not_seal_a_model():
+    """Outputs are looked at under the random numbers of the first update, which may drop all."""
+    x, y = points()
+    for seed in (2, 3, 5, 8):
+        torch.manual_seed(seed)
+        hidden = nn.Linear(WIDTH, 16), nn.ReLU(), nn.Dropout(0.98)
+        model = nn.Sequential(*hidden, nn.Linear(16, CLASSES))
+        assert verdict(model, batch=(x[:4], y[:4])).startswith("learns")
+
+
+def test_dropout_is_no_signal():
+    """All inputs of the last layer are zero, whatever is dropped."""
+    hidden = nn.Linear(WIDTH, 16), nn.ReLU(), nn.Dropout(0.5)
+    model = nn.Sequential(*hidden, nn.Linear(16, CLASSES))
+    assert verdict(model, "zero", batch=points()).startswith("does not learn")

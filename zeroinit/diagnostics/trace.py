@@ -921,6 +921,15 @@ def set_random_state(
         torch.cuda.set_rng_state_all(state[3])
 
 
+def _same_random_state(state, other):
+    "Whether no random number of torch was drawn between two states."
+    if not torch.equal(state[0], other[0]):
+        return False
+    if state[3] is None or other[3] is None:
+        return True
+    return all(map(torch.equal, state[3], other[3]))
+
+
 class StepFailed(Refused):
     "A step of training raised an error of the model's own."
 
@@ -1069,13 +1078,41 @@ class _Training:
         self.trace.modules_after = self.watcher.modules
         for module in self.trace.modules_after.values():
             module.input_node = module.output_node = None  # they hold what backward would need
-        snapshots = self.trace.before, self.trace.after
-        if self.trace.after.is_constant(_precision(self.model)) and self.changes_with_inputs(out):
-            self.trace.mixes_batch = self.has_examples_in_rows(out)
-            if not self.trace.mixes_batch:
-                for snapshot in snapshots:  # the first dimension of the output is not the batch
-                    snapshot.spread = snapshot.gain = None
+        if self.trace.after.is_constant(_precision(self.model)):
+            self.check_constant_output(out)
         set_random_state(now)
+
+    def check_constant_output(self, out):
+        "Find out whether an output that is the same for every input is so for a passing reason."
+        if self.differs_by_chance():
+            self.forget_spreads()
+        elif self.changes_with_inputs(out):
+            self.trace.mixes_batch = self.has_examples_in_rows(out)
+            if not self.trace.mixes_batch:  # the first dimension of the output is not the batch
+                self.forget_spreads()
+
+    def forget_spreads(self):
+        for snapshot in (self.trace.before, self.trace.after):
+            snapshot.spread = snapshot.gain = None
+
+    def differs_by_chance(self, draws=8):
+        """Whether outputs of the inputs differ with other random numbers, as of dropout.
+
+        A model that draws none is called once.
+        """
+        modules = self.watcher.modules
+        set_random_state(self.random_state)
+        try:
+            for _ in range(draws):
+                before = random_state(self.model)
+                out, value = self.forward()
+                if not take_snapshot(self.loss, out, value).is_constant(_precision(self.model)):
+                    return True
+                if _same_random_state(before, random_state(self.model)):
+                    return False
+        finally:
+            self.watcher.modules = modules
+        return False
 
     def has_examples_in_rows(self, out):
         """Whether each row of an output has a target of its own, as the default loss takes it.
