@@ -255,6 +255,7 @@ async function showCell(index) {
 
   await drawCell(cell, found);
   figure.scrollIntoView({ block: "nearest" });
+  figure.querySelector("h2").focus({ preventScroll: true }); // so that it is read aloud
 }
 
 // The curves, or the waves of waking layers, of a cell's runs alone.

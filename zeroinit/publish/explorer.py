@@ -1028,9 +1028,7 @@ def _slots(found, results_root):
     )
     runs = to_frame(found).drop_duplicates(["hash", "seed"])
     n_diverged = (runs["status"] == "diverged").sum()
-    about = (
-        f"{len(runs)} runs, {n_diverged} of them diverged. What you choose applies to every view."
-    )
+    about = f"{len(runs)} runs, {n_diverged} of them diverged."
     _, bundle = _altair()
     return dict(
         about=f"<p>{about}</p>",
