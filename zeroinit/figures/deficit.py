@@ -126,7 +126,8 @@ def _draw_means(ax, frame, x, y, colors):
 
 def _add_legend(ax, frame, colors, place):
     "Add a legend of colours (schemes) and dashes (depths)."
-    for scheme in frame["scheme"].unique():
+    drawn = set(frame["scheme"])
+    for scheme in [scheme for scheme in colors if scheme in drawn]:
         ax.plot([], [], color=colors[scheme], label=deficit_label(scheme))
     for depth in sorted(frame["depth"].unique()):
         layers = "1 hidden layer" if depth == 1 else f"{depth} hidden layers"
@@ -177,8 +178,8 @@ def draw_deficit(
         _draw_behind(above, behind[behind["width"] == width], colors)
         _draw_truncated(below, ranks[ranks["width"] == width], colors)
         above.set_title(f"hidden layers of {width:,}")
-    upper[0].set_ylabel("points against default")
-    lower[0].set_ylabel("points against full rank")
+    upper[0].set_ylabel("accuracy minus default's\n(points)")
+    lower[0].set_ylabel("accuracy minus that of\nfull rank (points)")
     _add_legend(upper[0], behind, colors, "lower right")
     _add_legend(lower[0], ranks, colors, "upper left")
     write_title(fig, title, "the fully connected network on MNIST")

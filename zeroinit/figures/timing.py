@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ..basics.files import at_root
 from ..basics.reading import Unreadable, read_json
@@ -100,6 +101,7 @@ def _draw_speedups(ax, table):
     ax.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
     ax.tick_params(axis="y", labelsize=7)
     ax.set(xlim=(0, 1.15 * max(speedups)), xlabel="times faster than the plain loop")
+    ax.set_title("What our loop gains")
     ax.grid(False, axis="y")
 
 
@@ -115,6 +117,11 @@ def _draw_growth(ax, growth, slopes):
             label=f"{what}, {first['fixed']}: slope {slopes[what]:.2f}",
         )
     ax.set(xscale="log", yscale="log", xlabel="times as many, or as large", ylabel="times the cost")
+    ax.set_title("How costs grow")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(base=2))
+        axis.set_major_formatter(FuncFormatter("{:g}".format))
+        axis.set_minor_locator(NullLocator())
     ax.legend(fontsize=7)
 
 
