@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..basics.errors import pick
 from .claims import CLAIMS, Check, Claim, Runs
 from .comparisons import Evidence, format_interval, format_points, measure_check
 from .replication import published_difference
@@ -812,9 +813,13 @@ def show_claims(
     claim_ids,  # as ["S1", "S2"]
     found: list,  # of `experiments.records`
 ):  # Markdown, to be shown by a notebook
-    "What is known about some claims, clean and by the works' own procedure, as text."
+    """What is known about some claims, clean and by the works' own procedure, as text.
+
+    Raise `Refused` for a claim that there is not.
+    """
     from IPython.display import Markdown
 
+    claim_ids = [pick(claim_id, CLAIMS, "claim") for claim_id in claim_ids]
     cells = evidence_cells(found)
     clean = claims_table(cells).set_index("claim")
     published = claims_table(cells, "published").set_index("claim")
