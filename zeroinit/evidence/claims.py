@@ -625,7 +625,7 @@ def _zero_norms(setting):
 add_claim(
     "J6",
     "seo2025",
-    "... and with normalisation at zero it is poor, about 20 %",
+    "... and with normalization at zero it is poor, about 20 %",
     "README",
     brief="... with norms at zero it is poor, about 20 %",
     checks=_zero_norms(_MIXER_TINY),
