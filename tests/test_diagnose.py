@@ -763,7 +763,7 @@ def test_a_plot_leaves_the_settings_of_later_plots_alone():
 
 
 # ------------------------------------------------------------------------------------------------
-# What an own training in float64 showed to be otherwise
+# Statements that were wrong: training the same model by hand, in float64, showed it
 # ------------------------------------------------------------------------------------------------
 def zero_weights(model):
     """Zero weights and random biases, so that a layer wakes in each update."""

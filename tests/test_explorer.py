@@ -380,6 +380,7 @@ def test_a_cell_of_the_map_leads_to_its_runs(built, opened):
     wait_until(lambda: count_lines(page, "behind"), 2)
     assert page.locator(".map button[aria-current=true]").count() == 1
     assert button.get_attribute("aria-current") == "true"
+    wait_until(lambda: panel.locator("h2:focus").count(), 1)
     assert cell["word"] in panel.locator("h2").inner_text()
     assert cell["detail"] in panel.inner_text()
     assert f"“{cell['word']}”: " in panel.inner_text()

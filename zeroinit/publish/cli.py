@@ -60,7 +60,7 @@ def _plan(args):
     if args.all:
         return _plan_all(args)
     rows = plan_suite(args.suite, args.results_root, args.only, args.part)
-    if rows:  # of a few runs, some of many parts are empty
+    if rows:  # there are none if --part asks for more parts than there are runs
         print(format_table(rows))
     runs = sum(row["runs"] for row in rows)
     done = sum(row["done"] for row in rows)
